@@ -1,0 +1,2 @@
+//! `aziotctl`.
+fn main() {}

@@ -1,0 +1,2 @@
+//! Key logic over small traits, with its back ends.
+#![cfg_attr(not(any(test, feature = "std")), no_std)]

@@ -1,0 +1,1 @@
+//! The daemon: an event loop, and the services that plug into it.

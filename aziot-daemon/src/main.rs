@@ -1,0 +1,2 @@
+//! `aziotd`, the multi-call binary.
+fn main() {}

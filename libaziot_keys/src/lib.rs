@@ -1,0 +1,1 @@
+//! The key library: a C ABI over aziot-crypto.
