@@ -6,9 +6,9 @@
 use std::fmt::Display;
 use std::time::Duration;
 
-use aziot_core::api::Api;
+use aziot_core::api::{self, Api};
 use aziot_core::http::Method;
-use aziot_core::json;
+use aziot_core::json::{self, BufferFull, FromJson};
 use serde::Serialize;
 
 use crate::lanes::{Busy, Done, Lane};
@@ -69,6 +69,17 @@ pub struct Request<'r, Op> {
     pub peer: Peer,
 }
 
+impl<'r, Op> Request<'r, Op> {
+    /// Decodes the body, which the operation needs.
+    ///
+    /// # Errors
+    /// [`api::Error::MissingBody`], or what is wrong with the JSON text.
+    pub fn decode<T: FromJson<'r>>(&mut self) -> Result<T, api::Error<'r>> {
+        let body = self.body.take().ok_or(api::Error::MissingBody)?;
+        json::from_slice(body).map_err(api::Error::Json)
+    }
+}
+
 /// What a service did with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
@@ -99,6 +110,7 @@ impl Alarm {
 #[derive(Debug)]
 pub struct Reply<'r> {
     pub(crate) out: &'r mut Vec<u8>,
+    pub(crate) closing: &'r mut bool,
     pub(crate) meta: response::Meta,
 }
 
@@ -106,6 +118,13 @@ impl Reply<'_> {
     /// Answers with a JSON body.
     pub fn json<T: Serialize + ?Sized>(self, status: u16, value: &T) -> Handled {
         response::write(self.out, &self.meta, status, |buffer| json::to_slice(value, buffer));
+        Handled::Now
+    }
+
+    /// Answers with a JSON body that `body` writes into the room it is given; it is called again with more room when that
+    /// was too small.
+    pub fn with(self, status: u16, body: impl Fn(&mut [u8]) -> Result<usize, BufferFull>) -> Handled {
+        response::write(self.out, &self.meta, status, body);
         Handled::Now
     }
 
@@ -124,6 +143,7 @@ impl Reply<'_> {
     /// keys chapter 10.2).
     pub fn no_content_and_close(mut self) -> Handled {
         self.meta.close = true;
+        *self.closing = true;
         response::write_no_content(self.out, &self.meta);
         Handled::Now
     }
