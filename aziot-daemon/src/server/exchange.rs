@@ -4,8 +4,8 @@ use std::net::Shutdown;
 use std::time::Instant;
 
 use aziot_core::api::{self, Matched};
-use aziot_core::http::request::{self, BodyLength, Head, HeadError};
-use aziot_core::http::{Method, Version, chunked};
+use aziot_core::http::request::{self, Head, HeadError};
+use aziot_core::http::{BodyLength, ContentType, Method, Version, chunked};
 use aziot_core::{json, limits};
 
 use super::buffers::Buffer;
@@ -240,13 +240,13 @@ impl<S: Service> Server<S> {
             Decision::Answered { body } => {
                 input.consume(head_length);
                 let rest = match body {
-                    BodyLength::Length(length) => {
+                    BodyLength::Known(length) => {
                         let here = usize::try_from(length).unwrap_or(usize::MAX).min(input.len());
                         input.consume(here);
                         (length > here as u64).then(|| Discard::Length(length - here as u64))
                     }
                     BodyLength::Chunked => Some(Discard::Chunked(chunked::Decoder::new())),
-                    BodyLength::None => None,
+                    BodyLength::Known(0) => None,
                 };
                 conn.served = true;
                 conn.idle = false;
@@ -275,7 +275,7 @@ impl<S: Service> Server<S> {
                 conn.idle = false;
                 conn.deadline = Some(Instant::now() + self.kernel.timing.body);
                 let framing = match length {
-                    BodyLength::Length(length) => {
+                    BodyLength::Known(length) => {
                         let length = usize::try_from(length).unwrap_or(usize::MAX);
                         if self.kernel.buffers.enlarge(&mut input, head_length + length).is_err() {
                             conn.input = Some(input);
@@ -336,9 +336,9 @@ impl<S: Service> Server<S> {
             Err(error) => return self.answer_error(conn, &mut meta, &head, &error, body),
         };
         let length = match (wanted, head.body, body) {
-            (false, _, _) | (true, BodyLength::None, None) => 0,
+            (false, _, _) | (true, BodyLength::Known(0), None) => 0,
             (true, _, Some(length)) => length,
-            (true, BodyLength::Length(length), None) => {
+            (true, BodyLength::Known(length), None) => {
                 if length > S::BODY_LIMIT as u64 {
                     meta.close = true;
                     self.refuse(conn, &meta, &api::Error::BodyTooLarge { limit: S::BODY_LIMIT });
@@ -355,7 +355,7 @@ impl<S: Service> Server<S> {
         self.handle(conn, index, meta, &head, &matched, wanted.then_some(bytes));
         // A body that was read has been decoded; what of it is in the buffer is consumed with the head.
         let body = match (wanted, body) {
-            (true, Some(length)) => BodyLength::Length(length as u64),
+            (true, Some(length)) => BodyLength::Known(length as u64),
             _ => head.body,
         };
         Decision::Answered { body }
@@ -381,14 +381,14 @@ impl<S: Service> Server<S> {
         body: Option<usize>,
     ) -> Decision {
         // A client that waits for `100 Continue` sends no body after an error.
-        let waits = head.expect_continue && body.is_none() && head.body != BodyLength::None;
+        let waits = head.expect_continue && body.is_none() && head.body != BodyLength::Known(0);
         meta.close |= waits;
         self.refuse(conn, meta, error);
         if waits {
             return Decision::Finish;
         }
         conn.closing |= meta.close;
-        Decision::Answered { body: body.map_or(head.body, |length| BodyLength::Length(length as u64)) }
+        Decision::Answered { body: body.map_or(head.body, |length| BodyLength::Known(length as u64)) }
     }
 
     /// Hands a complete request to the service.
