@@ -152,7 +152,7 @@ pub fn strict_token<'r>(
     audience: &str,
     key_name: Option<&'static str>,
 ) -> Result<Token<'r>, TokenError> {
-    let header = request.header("authorization").unwrap_or_default();
+    let header = request.header("authorization").ok_or(TokenError::Absent)?;
     let token = Token::parse_strict(header)?;
     let wanted = encode_audience(&audience.to_lowercase());
     if token.resource != wanted {

@@ -184,6 +184,8 @@ pub fn percent_decode(text: &str) -> Option<String> {
 /// What is wrong with a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenError {
+    /// There is no token.
+    Absent,
     /// The token ended this many seconds ago.
     Expired {
         /// Seconds since the end.
@@ -250,6 +252,7 @@ impl TokenError {
 impl fmt::Display for TokenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Absent => f.write_str("header \"authorization\" is missing"),
             Self::Expired { seconds } => write!(f, "token expired {seconds} s ago"),
             Self::ExpiryFormat => f.write_str("token member se is not a decimal number"),
             Self::KeyName { wanted: Some(name) } => write!(f, "token needs skn={name}"),
@@ -314,6 +317,8 @@ fn form_encode(base64: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn key(base64: &str) -> Vec<u8> {
@@ -498,6 +503,35 @@ mod tests {
         assert_eq!(percent_decode("a%2Fb%c3%A9").as_deref(), Some("a/bé"));
         for bad in ["%", "%2", "%zz", "%+1", "%FF"] {
             assert_eq!(percent_decode(bad), None, "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn percent_encoding_is_undone_by_decoding(text: String) {
+            prop_assert_eq!(percent_decode(&encode_audience(&text)), Some(text.clone()));
+            prop_assert_eq!(percent_decode(&percent_encode(&text, |_| false)), Some(text));
+        }
+
+        #[test]
+        fn every_token_that_is_made_is_accepted_and_no_other_signature(
+            key in prop::collection::vec(any::<u8>(), 1..80),
+            audience in ".{0,60}",
+            expiry in 0..i64::MAX,
+            bit in 0..256usize,
+        ) {
+            let text = sign(&key, &audience, expiry, None);
+            let mut token = Token::parse_strict(&text).unwrap();
+            prop_assert_eq!(percent_decode(token.resource), Some(audience));
+            prop_assert!(token.verify([key.as_slice()]).is_ok());
+            token.signature[bit / 8] ^= 1 << (bit % 8);
+            prop_assert!(token.verify([key.as_slice()]).is_err());
+        }
+
+        #[test]
+        fn no_header_upsets_the_parser(header in ".{0,200}") {
+            let _ = Token::parse(&format!("SharedAccessSignature {header}"));
+            let _ = Token::parse_strict(&header);
         }
     }
 }

@@ -336,7 +336,7 @@ fn bad_registrations_are_refused_and_named() {
     }
     let bare = client::head("PUT", &target, None, None, &simulator.hub(), good);
     assert_eq!(client.exchange(&bare).unwrap().status, 401);
-    assert_violation(&simulator, "authorization");
+    assert_violation(&simulator, "\"authorization\" is missing");
     let get = client::head("GET", &target, Some(&fine), None, &simulator.hub(), "");
     assert_eq!(client.exchange(&get).unwrap().status, 400);
     assert_violation(&simulator, "method GET");
