@@ -121,7 +121,11 @@ impl Output {
                 reason: NULL,
             });
         }
-        Ok(Self { len_name, buffer, len })
+        Ok(Self {
+            len_name,
+            buffer,
+            len,
+        })
     }
 
     /// Answers what `make` makes, or, if only the length was asked for, `bound` without making anything.
