@@ -1,4 +1,5 @@
 //! The library as a C program sees it.
+#![allow(clippy::unwrap_used, reason = "a test may stop anywhere")]
 
 mod common;
 

@@ -3,6 +3,7 @@
 //! A C program drives the library under `tests/tools/crashpoint.c`, which kills it before the n-th call that touches
 //! the store, for every n. After each run the store holds the old state or the new one, nothing else, and the next
 //! start removes what was left.
+#![allow(clippy::unwrap_used, reason = "a test may stop anywhere")]
 
 mod common;
 
