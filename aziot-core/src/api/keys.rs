@@ -301,15 +301,15 @@ pub enum EncryptMechanism<'a> {
 
 impl<'a> FromJson<'a> for Sign<'a> {
     fn from_json(r: &mut Reader<'a>) -> Result<Self, Error<'a>> {
-        let members = Members::read(r, "struct Sign", None)?;
-        members.finish(r, |key_handle, algorithm, parameters, _| {
-            let mechanism = match algorithm {
+        let tagged = |r: &mut Reader<'a>| {
+            let (key_handle, tagged, _) = Tagged::read(r, None)?;
+            let mechanism = match tagged.algorithm.decode()? {
                 SignAlgorithm::Ecdsa => {
-                    let DigestParameters { digest } = parameters.decode()?;
+                    let DigestParameters { digest } = parameters(tagged.parameters)?;
                     SignMechanism::Ecdsa { digest }
                 }
                 SignAlgorithm::HmacSha256 => {
-                    let MessageParameters { message } = parameters.decode()?;
+                    let MessageParameters { message } = parameters(tagged.parameters)?;
                     SignMechanism::HmacSha256 { message }
                 }
             };
@@ -317,6 +317,444 @@ impl<'a> FromJson<'a> for Sign<'a> {
                 key_handle,
                 mechanism,
             })
+        };
+        r.open_object("struct Sign")?;
+        let outcome = tagged(r);
+        r.close_object(outcome)
+    }
+}
+
+impl<'a> FromJson<'a> for Plaintext<'a> {
+    fn from_json(r: &mut Reader<'a>) -> Result<Self, Error<'a>> {
+        r.open_object("struct Encrypt")?;
+        let outcome = EncryptMechanism::read(r, "plaintext");
+        let (key_handle, mechanism, plaintext) = r.close_object(outcome)?;
+        Ok(Self {
+            key_handle,
+            mechanism,
+            plaintext,
         })
+    }
+}
+
+impl<'a> FromJson<'a> for Ciphertext<'a> {
+    fn from_json(r: &mut Reader<'a>) -> Result<Self, Error<'a>> {
+        r.open_object("struct Decrypt")?;
+        let outcome = EncryptMechanism::read(r, "ciphertext");
+        let (key_handle, mechanism, ciphertext) = r.close_object(outcome)?;
+        Ok(Self {
+            key_handle,
+            mechanism,
+            ciphertext,
+        })
+    }
+}
+
+impl<'a> EncryptMechanism<'a> {
+    fn read(
+        r: &mut Reader<'a>,
+        text: &'static str,
+    ) -> Result<(&'a str, Self, Bytes<'a>), Error<'a>> {
+        let (key_handle, tagged, text) = Tagged::read(r, Some(text))?;
+        let mechanism = match tagged.algorithm.decode()? {
+            EncryptAlgorithm::Aead => {
+                let AeadParameters { iv, aad } = parameters(tagged.parameters)?;
+                Self::Aead { iv, aad }
+            }
+            EncryptAlgorithm::RsaNoPadding => {
+                no_parameters(tagged.parameters)?;
+                Self::RsaNoPadding
+            }
+            EncryptAlgorithm::RsaPkcs1 => {
+                no_parameters(tagged.parameters)?;
+                Self::RsaPkcs1
+            }
+        };
+        Ok((key_handle, mechanism, text))
+    }
+
+    fn parts(&self) -> (EncryptAlgorithm, Option<AeadParameters<'a>>) {
+        match *self {
+            Self::Aead { iv, aad } => (EncryptAlgorithm::Aead, Some(AeadParameters { iv, aad })),
+            Self::RsaNoPadding => (EncryptAlgorithm::RsaNoPadding, None),
+            Self::RsaPkcs1 => (EncryptAlgorithm::RsaPkcs1, None),
+        }
+    }
+}
+
+impl Serialize for Sign<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_struct("Sign", 3)?;
+        object.serialize_field("keyHandle", self.key_handle)?;
+        match self.mechanism {
+            SignMechanism::Ecdsa { digest } => {
+                object.serialize_field("algorithm", &SignAlgorithm::Ecdsa)?;
+                object.serialize_field("parameters", &DigestParameters { digest })?;
+            }
+            SignMechanism::HmacSha256 { message } => {
+                object.serialize_field("algorithm", &SignAlgorithm::HmacSha256)?;
+                object.serialize_field("parameters", &MessageParameters { message })?;
+            }
+        }
+        object.end()
+    }
+}
+
+impl Serialize for Plaintext<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let parts = self.mechanism.parts();
+        write_tagged(
+            serializer,
+            self.key_handle,
+            parts,
+            "plaintext",
+            self.plaintext,
+        )
+    }
+}
+
+impl Serialize for Ciphertext<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let parts = self.mechanism.parts();
+        write_tagged(
+            serializer,
+            self.key_handle,
+            parts,
+            "ciphertext",
+            self.ciphertext,
+        )
+    }
+}
+
+fn write_tagged<S: Serializer>(
+    serializer: S,
+    key_handle: &str,
+    (algorithm, parameters): (EncryptAlgorithm, Option<AeadParameters<'_>>),
+    name: &'static str,
+    text: Bytes<'_>,
+) -> Result<S::Ok, S::Error> {
+    let mut object = serializer.serialize_struct("Encrypt", 4)?;
+    object.serialize_field("keyHandle", key_handle)?;
+    object.serialize_field("algorithm", &algorithm)?;
+    if let Some(parameters) = &parameters {
+        object.serialize_field("parameters", parameters)?;
+    }
+    object.serialize_field(name, &text)?;
+    object.end()
+}
+
+/// The two members that select a mechanism. What `parameters` must be depends on `algorithm`,
+/// which can come after it, so both are decoded when the object has been read.
+struct Tagged<'a> {
+    algorithm: Deferred<'a>,
+    parameters: Option<Deferred<'a>>,
+}
+
+impl<'a> Tagged<'a> {
+    /// Reads the members of an object: the key handle, the two that select the mechanism, and the
+    /// bytes called `text`, if there is such a member (otherwise they are empty).
+    fn read(
+        r: &mut Reader<'a>,
+        text: Option<&'static str>,
+    ) -> Result<(&'a str, Self, Bytes<'a>), Error<'a>> {
+        let (mut handle, mut algorithm, mut parameters, mut bytes) = (None, None, None, None);
+        let mut first = true;
+        while let Some(key) = r.next_key(&mut first)? {
+            match key {
+                "keyHandle" => member(r, &mut handle, "keyHandle")?,
+                "algorithm" => member(r, &mut algorithm, "algorithm")?,
+                "parameters" => member(r, &mut parameters, "parameters")?,
+                key => match text {
+                    Some(text) if key == text => member(r, &mut bytes, text)?,
+                    _ => r.skip_value()?,
+                },
+            }
+        }
+        let handle = handle.ok_or(Error::missing_field("keyHandle"))?;
+        let bytes = match (bytes, text) {
+            (Some(bytes), _) => bytes,
+            (None, Some(text)) => return Err(Error::missing_field(text)),
+            (None, None) => Bytes::default(),
+        };
+        let algorithm = algorithm.ok_or(Error::missing_field("algorithm"))?;
+        let tagged = Self {
+            algorithm,
+            parameters,
+        };
+        Ok((handle, tagged, bytes))
+    }
+}
+
+/// Reads a member that must not be there yet.
+fn member<'a, T: FromJson<'a>>(
+    r: &mut Reader<'a>,
+    place: &mut Option<T>,
+    name: &'static str,
+) -> Result<(), Error<'a>> {
+    if place.is_some() {
+        return Err(Error::duplicate_field(name));
+    }
+    *place = Some(r.value()?);
+    Ok(())
+}
+
+fn parameters<'a, T: FromJson<'a>>(parameters: Option<Deferred<'a>>) -> Result<T, Error<'a>> {
+    let parameters = parameters.ok_or(Error::missing_field("parameters"))?;
+    parameters.decode()
+}
+
+fn no_parameters(parameters: Option<Deferred<'_>>) -> Result<(), Error<'_>> {
+    parameters.map_or(Ok(()), |parameters| parameters.decode().map(|Null| ()))
+}
+
+/// The value `null`.
+struct Null;
+
+impl<'a> FromJson<'a> for Null {
+    fn from_json(r: &mut Reader<'a>) -> Result<Self, Error<'a>> {
+        if r.null()? {
+            return Ok(Self);
+        }
+        Err(r.invalid_type("null"))
+    }
+}
+
+json_enum! {
+    #[derive(Clone, Copy)]
+    enum SignAlgorithm {
+        Ecdsa = "ECDSA",
+        HmacSha256 = "HMAC-SHA256",
+    }
+
+    #[derive(Clone, Copy)]
+    enum EncryptAlgorithm {
+        Aead = "AEAD",
+        RsaPkcs1 = "RSA-PKCS1",
+        RsaNoPadding = "RSA-NO-PADDING",
+    }
+}
+
+json_object! {
+    struct DigestParameters<'a> {
+        digest: Bytes<'a> = "digest",
+    }
+
+    struct MessageParameters<'a> {
+        message: Bytes<'a> = "message",
+    }
+
+    struct AeadParameters<'a> {
+        iv: Bytes<'a> = "iv",
+        aad: Bytes<'a> = "aad",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json::{from_slice, to_slice};
+
+    fn error<'a, T: FromJson<'a>>(text: &str) -> String {
+        let text = Box::leak(text.as_bytes().to_vec().into_boxed_slice());
+        from_slice::<T>(text).err().expect("refused").to_string()
+    }
+
+    fn written(value: &impl Serialize) -> String {
+        let mut out = [0; 512];
+        let length = to_slice(value, &mut out).unwrap();
+        String::from_utf8(out[..length].to_vec()).unwrap()
+    }
+
+    /// What is written is read as the same value.
+    fn check<'a, T>(text: &str, value: &T)
+    where
+        T: FromJson<'a> + Serialize + PartialEq + fmt::Debug,
+    {
+        assert_eq!(written(value), text);
+        let text = Box::leak(text.as_bytes().to_vec().into_boxed_slice());
+        assert_eq!(from_slice::<T>(text).as_ref(), Ok(value));
+    }
+
+    #[test]
+    fn ks_19_usage_parser() {
+        for (text, mask) in [
+            ("derive", 0x1),
+            ("sign", 0x1),
+            ("encrypt", 0x10),
+            ("derive,derive", 0x1),
+            ("derive,encrypt,sign", 0x11),
+        ] {
+            assert_eq!(Usage::parse(text).map(Usage::mask), Some(mask), "{text}");
+        }
+        for text in ["", "derive, sign", "foo", "derive,", "Sign"] {
+            assert_eq!(Usage::parse(text), None, "{text}");
+        }
+        assert_eq!(
+            error::<CreateKey<'_>>(r#"{"keyId":"a","usage":"foo"}"#),
+            r#"invalid value: string "foo", expected KeyUsage at line 1 column 26"#
+        );
+        assert_eq!(
+            error::<CreateKey<'_>>(r#"{"keyId":"a","usage":["sign"]}"#),
+            "invalid type: sequence, expected KeyUsage at line 1 column 21"
+        );
+    }
+
+    #[test]
+    fn ks_18_usage_is_mandatory() {
+        for text in [r#"{"keyId":"a"}"#, r#"{"keyId":"a","keyBytes":"QQ=="}"#] {
+            assert!(error::<CreateKey<'_>>(text).starts_with("missing field `usage`"));
+        }
+    }
+
+    #[test]
+    fn ks_06_bodies_are_those_of_existing_clients() {
+        check(
+            r#"{"keyId":"a","keyBytes":null,"usage":"derive,sign"}"#,
+            &CreateKey {
+                key_id: "a",
+                key_bytes: None,
+                usage: Usage::DERIVE_SIGN,
+            },
+        );
+        check(
+            r#"{"keyId":"dev1","keyBytes":"dGVzdC1zeW1tZXRyaWMta2V5","usage":"derive,sign"}"#,
+            &CreateKey {
+                key_id: "dev1",
+                key_bytes: Some(Bytes(b"test-symmetric-key")),
+                usage: Usage::DERIVE_SIGN,
+            },
+        );
+        check(
+            r#"{"keyId":"est-id","preferredAlgorithms":null}"#,
+            &CreateKeyPair {
+                key_id: "est-id",
+                preferred_algorithms: None,
+            },
+        );
+        check(r#"{"from":"est-id"}"#, &MoveKeyPair { from: "est-id" });
+        check(
+            r#"{"baseKeyHandle":"h","derivationData":"bW9kMTpnZW4xOnByaW1hcnk="}"#,
+            &CreateDerivedKey {
+                base_key_handle: "h",
+                derivation_data: Bytes(b"mod1:gen1:primary"),
+            },
+        );
+        check(
+            r#"{"keyHandle":"h","algorithm":"HMAC-SHA256","parameters":{"message":"aGVsbG8="}}"#,
+            &Sign {
+                key_handle: "h",
+                mechanism: SignMechanism::HmacSha256 {
+                    message: Bytes(b"hello"),
+                },
+            },
+        );
+        check(
+            r#"{"keyHandle":"h","algorithm":"ECDSA","parameters":{"digest":""}}"#,
+            &Sign {
+                key_handle: "h",
+                mechanism: SignMechanism::Ecdsa { digest: Bytes(b"") },
+            },
+        );
+        check(
+            r#"{"keyHandle":"h","algorithm":"AEAD","parameters":{"iv":"MTIzNDU2Nzg5MDEy","aad":"YWFk"},"plaintext":"aGVsbG8gd29ybGQ="}"#,
+            &Plaintext {
+                key_handle: "h",
+                mechanism: EncryptMechanism::Aead {
+                    iv: Bytes(b"123456789012"),
+                    aad: Bytes(b"aad"),
+                },
+                plaintext: Bytes(b"hello world"),
+            },
+        );
+        check(
+            r#"{"keyHandle":"h","algorithm":"RSA-PKCS1","ciphertext":"QQ=="}"#,
+            &Ciphertext {
+                key_handle: "h",
+                mechanism: EncryptMechanism::RsaPkcs1,
+                ciphertext: Bytes(b"A"),
+            },
+        );
+        check(
+            r#"{"signature":"IxvEhMU2UUQJfw9HJMGHaERWDj339gW7XXxoJcyTLis="}"#,
+            &Signature {
+                signature: Bytes(&[
+                    0x23, 0x1b, 0xc4, 0x84, 0xc5, 0x36, 0x51, 0x44, 0x09, 0x7f, 0x0f, 0x47, 0x24,
+                    0xc1, 0x87, 0x68, 0x44, 0x56, 0x0e, 0x3d, 0xf7, 0xf6, 0x05, 0xbb, 0x5d, 0x7c,
+                    0x68, 0x25, 0xcc, 0x93, 0x2e, 0x2b,
+                ]),
+            },
+        );
+        check(r#"{"value":"ECDSA"}"#, &Parameter { value: "ECDSA" });
+    }
+
+    #[test]
+    fn ks_06_members_in_any_order_with_nulls_and_strangers() {
+        for text in [
+            r#"{"parameters":{"x":{},"message":"aGVsbG8="},"z":[1],"algorithm":"HMAC-SHA256","keyHandle":"h\/"}"#,
+            r#" { "algorithm" : "HMAC-SHA256" , "keyHandle" : "h/" , "parameters" : [ "aGVsbG8=" ] } "#,
+        ] {
+            let mut text = text.as_bytes().to_vec();
+            let sign: Sign<'_> = from_slice(&mut text).unwrap();
+            assert_eq!(sign.key_handle, "h/");
+            let message = Bytes(b"hello");
+            assert_eq!(sign.mechanism, SignMechanism::HmacSha256 { message });
+        }
+        for parameters in ["", r#","parameters":null"#] {
+            let text = format!(
+                r#"{{"keyHandle":"h","algorithm":"RSA-NO-PADDING","plaintext":"QQ=="{parameters}}}"#
+            );
+            let mut text = text.into_bytes();
+            let encrypt: Plaintext<'_> = from_slice(&mut text).unwrap();
+            assert_eq!(encrypt.mechanism, EncryptMechanism::RsaNoPadding);
+        }
+    }
+
+    #[test]
+    fn ks_06_refusals() {
+        // The position is the end of the object, as with the decoder that clients know.
+        for (text, message) in [
+            (
+                r#"{"keyHandle":"h","algorithm":"HMAC-SHA256"}"#,
+                "missing field `parameters` at line 1 column 43",
+            ),
+            (
+                r#"{"keyHandle":"h","algorithm":"HMAC-SHA512","parameters":{"message":""}}"#,
+                "unknown variant `HMAC-SHA512`, expected `ECDSA` or `HMAC-SHA256` at line 1 column 71",
+            ),
+            (
+                r#"{"keyHandle":"h","algorithm":"ECDSA","parameters":{"message":""}}"#,
+                "missing field `digest` at line 1 column 65",
+            ),
+            (
+                r#"{"keyHandle":"h","algorithm":"ECDSA","parameters":{"digest":5}}"#,
+                "invalid type: integer `5`, expected a base64-encoded string at line 1 column 63",
+            ),
+            (
+                r#"{"keyHandle":"h","parameters":{}}"#,
+                "missing field `algorithm` at line 1 column 33",
+            ),
+            (
+                r#"{"keyHandle":"h","keyHandle":"h"}"#,
+                "duplicate field `keyHandle` at line 1 column 28",
+            ),
+            ("{}", "missing field `keyHandle` at line 1 column 2"),
+        ] {
+            assert_eq!(error::<Sign<'_>>(text), message);
+        }
+        for parameters in ["{}", "1", r#""""#, "[]"] {
+            let text = format!(
+                r#"{{"keyHandle":"h","algorithm":"RSA-PKCS1","parameters":{parameters},"plaintext":""}}"#
+            );
+            let message = error::<Plaintext<'_>>(&text);
+            assert!(message.contains("expected null"), "{message}");
+        }
+        for text in [
+            r#"{"keyHandle":"h","algorithm":"AEAD","plaintext":""}"#,
+            r#"{"keyHandle":"h","algorithm":"AEAD","parameters":{"iv":""},"plaintext":""}"#,
+            r#"{"keyHandle":"h","algorithm":"AEAD","parameters":{"iv":"","aad":null},"plaintext":""}"#,
+            r#"{"keyHandle":"h","algorithm":"RSA-PKCS1"}"#,
+        ] {
+            error::<Plaintext<'_>>(text);
+        }
     }
 }
