@@ -197,7 +197,7 @@ impl Settings {
         let max_requests = max_requests(root);
         let cert_issuance = root
             .table("cert_issuance")
-            .map(CertIssuance::read)
+            .map(|section| CertIssuance::read(&section))
             .unwrap_or_default();
         let preloaded_certs = root.map_of("preloaded_certs");
         let principals: Option<_> = root
@@ -273,7 +273,7 @@ impl Principal {
 }
 
 impl CertIssuance {
-    fn read(section: Section<'_>) -> Self {
+    fn read(section: &Section<'_>) -> Self {
         let est = section.table("est").map(Est::read);
         let local_ca = section.table("local_ca").and_then(LocalCa::read);
         let certs = section
