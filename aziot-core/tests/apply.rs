@@ -12,7 +12,10 @@ use aziot_core::super_config::{self, Machine};
 #[test]
 fn sc_01_reference_cases() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/apply");
-    let mut cases: Vec<_> = fs::read_dir(directory).unwrap().map(|case| case.unwrap().path()).collect();
+    let mut cases: Vec<_> = fs::read_dir(directory)
+        .unwrap()
+        .map(|case| case.unwrap().path())
+        .collect();
     cases.sort();
     assert_eq!(cases.len(), 21);
     for case in &cases {
@@ -37,7 +40,12 @@ fn check(case: &Path) {
     }
 
     let places = Places::default();
-    let machine = Machine { hostname: "my-device", certd_uid: 5555, identityd_uid: 5556, places: &places };
+    let machine = Machine {
+        hostname: "my-device",
+        certd_uid: 5555,
+        identityd_uid: 5556,
+        places: &places,
+    };
     let output = loaded.settings.translate(&machine);
     for (file, text) in [
         ("keyd.toml", output.keyd.to_toml()),
@@ -48,7 +56,11 @@ fn check(case: &Path) {
         assert_eq!(text.as_str(), read(file), "{name}/{file}");
     }
     let key = fs::read(case.join("device-id")).ok();
-    assert_eq!(output.device_key.as_deref().map(Vec::as_slice), key.as_deref(), "{name}/device-id");
+    assert_eq!(
+        output.device_key.as_deref().map(Vec::as_slice),
+        key.as_deref(),
+        "{name}/device-id"
+    );
 
     // The services read back what was written.
     let merged = |file: &str| {
@@ -64,7 +76,11 @@ fn check(case: &Path) {
     assert!(certd.warnings.is_empty(), "{name}: {:?}", certd.warnings);
     let identityd = identityd::Settings::read(&merged("identityd.toml"), &places).unwrap();
     assert_eq!(identityd.settings, output.identityd, "{name}");
-    assert!(identityd.warnings.is_empty(), "{name}: {:?}", identityd.warnings);
+    assert!(
+        identityd.warnings.is_empty(),
+        "{name}: {:?}",
+        identityd.warnings
+    );
     let tpmd = tpmd::Settings::read(&merged("tpmd.toml"), &places).unwrap();
     assert_eq!(tpmd.settings, output.tpmd, "{name}");
 }
