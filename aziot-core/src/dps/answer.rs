@@ -68,20 +68,21 @@ pub(super) fn polled(answer: Answer<'_>) -> Result<State<'_>, Error<'_>> {
     state(operation(answer, &[200, 202])?, status)
 }
 
-fn operation<'b>(answer: Answer<'b>, expected: &'static [u16]) -> Result<Operation<'b>, Error<'b>> {
-    let status = answer.status;
+fn operation<'b>(answer: Answer<'b>, expected: &[u16]) -> Result<Operation<'b>, Error<'b>> {
+    let Answer {
+        status, json, body, ..
+    } = answer;
     if expected.contains(&status) {
-        if !answer.json {
+        if !json {
             return Err(Error::NotJson { status });
         }
-        return json::from_slice(answer.body).map_err(Error::Malformed);
+        return json::from_slice(body).map_err(Error::Malformed);
     }
     if status < 400 {
         return Err(Error::Unexpected { status });
     }
-    if answer.json
-        && !answer.body.is_empty()
-        && let Ok(error) = json::from_slice::<ServiceError<'_>>(answer.body)
+    if json
+        && let Ok(error) = json::from_slice::<ServiceError<'_>>(body)
         && let Some(err) = service_error(error, status)
     {
         return Err(err);

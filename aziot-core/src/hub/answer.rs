@@ -4,7 +4,7 @@ use core::fmt;
 
 use crate::json::{self, FromJson, Reader};
 use crate::json_input;
-use crate::retry::{Answer, GaveUp, StatusText, is_network_status};
+use crate::retry::{Answer, GaveUp, NetworkCause, StatusText, is_network_status};
 
 json_input! {
     /// A module, as far as it matters here. What the hub says about its authentication, in whatever form, is ignored.
@@ -114,13 +114,14 @@ fn success<'b>(answer: Answer<'b>, expected: u16) -> Result<&'b mut [u8], Error<
 }
 
 fn failure(answer: Answer<'_>, expected: u16) -> Error<'_> {
-    let status = answer.status;
+    let Answer {
+        status, json, body, ..
+    } = answer;
     if status < 400 {
         return Error::Unexpected { status, expected };
     }
-    if answer.json
-        && !answer.body.is_empty()
-        && let Ok(error) = json::from_slice::<ErrorObject<'_>>(answer.body)
+    if json
+        && let Ok(error) = json::from_slice::<ErrorObject<'_>>(body)
         && let Some(message) = error.message.or(error.message_alias)
     {
         return Error::Service {
@@ -170,13 +171,27 @@ pub enum Error<'b> {
 impl Error<'_> {
     /// Whether it is the network's or the service's passing fault, so that what is known from before may be used meanwhile.
     pub const fn is_network(&self) -> bool {
+        self.network_cause().is_some()
+    }
+
+    /// The network's or the service's passing fault, if it is one.
+    pub const fn network_cause(&self) -> Option<NetworkCause> {
         match self {
-            Self::NoAnswer(gave_up) => gave_up.is_network(),
-            Self::Service {
-                status, network, ..
-            } => *network || is_network_status(*status),
-            Self::Status { status } => is_network_status(*status),
-            Self::Malformed(_) | Self::NotJson { .. } | Self::Unexpected { .. } => false,
+            Self::NoAnswer(gave_up) if gave_up.is_network() => {
+                Some(NetworkCause::NoAnswer(*gave_up))
+            }
+            Self::Service { network: true, .. } => Some(NetworkCause::Gateway),
+            Self::Service { status, .. } | Self::Status { status }
+                if is_network_status(*status) =>
+            {
+                Some(NetworkCause::Status(*status))
+            }
+            Self::Malformed(_)
+            | Self::NoAnswer(_)
+            | Self::NotJson { .. }
+            | Self::Service { .. }
+            | Self::Status { .. }
+            | Self::Unexpected { .. } => None,
         }
     }
 
