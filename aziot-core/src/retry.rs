@@ -114,6 +114,118 @@ pub const fn is_network_status(status: u16) -> bool {
     matches!(status, 408 | 429 | 500..=599)
 }
 
+/// Why a service counts as out of reach, small enough to be kept and told to everyone who asks meanwhile.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum NetworkCause {
+    /// A parent gateway says that it cannot reach the service.
+    Gateway,
+    /// There was no answer.
+    NoAnswer(GaveUp),
+    /// An HTTP status that says so.
+    Status(u16),
+}
+
+impl fmt::Display for NetworkCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gateway => f.write_str("the parent gateway cannot reach the service"),
+            Self::NoAnswer(gave_up) => gave_up.fmt(f),
+            Self::Status(status) => write!(f, "HTTP error {}", StatusText(*status)),
+        }
+    }
+}
+
+impl core::error::Error for NetworkCause {}
+
+/// Growing pauses between attempts that may go on for ever.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Backoff {
+    first: Duration,
+    longest: Duration,
+    failures: u32,
+}
+
+impl Backoff {
+    /// Pauses that begin with `first` and double up to `longest`.
+    pub const fn new(first: Duration, longest: Duration) -> Self {
+        Self {
+            first,
+            longest,
+            failures: 0,
+        }
+    }
+
+    /// The pause after one more failure: the next in the row and up to a quarter more, by the fresh random number `random`.
+    pub fn failed(&mut self, random: u32) -> Duration {
+        let factor = 1_u32.checked_shl(self.failures).unwrap_or(u32::MAX);
+        let pause = self.first.saturating_mul(factor).min(self.longest);
+        self.failures = self.failures.saturating_add(1);
+        pause.saturating_add((pause / (1 << 18)).saturating_mul(random >> 16))
+    }
+
+    /// Begins anew.
+    pub const fn succeeded(&mut self) {
+        self.failures = 0;
+    }
+
+    /// Failures since the last success.
+    pub const fn failures(&self) -> u32 {
+        self.failures
+    }
+}
+
+/// A complete answer, as a protocol's state machine takes it.
+#[derive(Debug)]
+pub struct Answer<'b> {
+    /// The HTTP status.
+    pub status: u16,
+    /// Whether the body is JSON: the content type says so, or there is none.
+    pub json: bool,
+    /// What `Retry-After` asks for.
+    pub retry_after: Option<Duration>,
+    /// The whole body. It is decoded in place.
+    pub body: &'b mut [u8],
+}
+
+/// A status of 400 or more without a message, in words: `HTTP error 404 Not Found`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct StatusText(pub(crate) u16);
+
+impl fmt::Display for StatusText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let phrase = match self.0 {
+            200 => " OK",
+            201 => " Created",
+            202 => " Accepted",
+            204 => " No Content",
+            301 => " Moved Permanently",
+            302 => " Found",
+            307 => " Temporary Redirect",
+            308 => " Permanent Redirect",
+            400 => " Bad Request",
+            401 => " Unauthorized",
+            403 => " Forbidden",
+            404 => " Not Found",
+            405 => " Method Not Allowed",
+            407 => " Proxy Authentication Required",
+            408 => " Request Timeout",
+            409 => " Conflict",
+            412 => " Precondition Failed",
+            413 => " Payload Too Large",
+            415 => " Unsupported Media Type",
+            429 => " Too Many Requests",
+            500 => " Internal Server Error",
+            501 => " Not Implemented",
+            502 => " Bad Gateway",
+            503 => " Service Unavailable",
+            504 => " Gateway Timeout",
+            _ => "",
+        };
+        write!(f, "{}{phrase}", self.0)
+    }
+}
+
 /// The attempts of one request.
 #[derive(Clone, Debug)]
 pub struct Attempts {
@@ -421,6 +533,23 @@ mod tests {
         ] {
             assert_eq!(is_network_status(status), network, "{status}");
         }
+    }
+
+    #[test]
+    fn back_off_doubles_up_to_its_limit() {
+        let mut backoff = Backoff::new(Duration::from_secs(5), Duration::from_secs(300));
+        let pauses: Vec<u64> = (0..9).map(|_| backoff.failed(0).as_secs()).collect();
+        assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 300, 300, 300]);
+        for _ in 0..40 {
+            let pause = backoff.failed(u32::MAX);
+            assert!(
+                pause > Duration::from_secs(374) && pause < Duration::from_secs(375),
+                "{pause:?}"
+            );
+        }
+        backoff.succeeded();
+        assert_eq!(backoff.failed(0), Duration::from_secs(5));
+        assert_eq!(backoff.failures(), 1);
     }
 
     proptest! {
