@@ -14,7 +14,7 @@ export CARGO_TERM_PROGRESS_WHEN := never
 
 .PHONY: help
 help: ## List the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: build
 build: deps ## Build everything for testing (debug, with scalable deadlines)
@@ -49,8 +49,7 @@ lint: deps ## Check format, lints and documentation
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
 .PHONY: test-embedded
-test-embedded: $(QEMU_RUN) ## Build the core for Cortex-M and run it on an emulated one
-	scripts/install-deps embedded
+test-embedded: deps-embedded $(QEMU_RUN) ## Build the core for Cortex-M and run it on an emulated one
 	scripts/thumb-build
 	cd $(FIRMWARE) && cargo fmt --check
 	cd $(FIRMWARE) && PATH="$(abspath $(dir $(QEMU_RUN))):$$PATH" CARGO_TARGET_DIR="$(abspath $(TARGET)/firmware)" \
@@ -72,6 +71,10 @@ clean: ## Remove everything that was built
 deps: ## Install missing packages for building and testing
 	@scripts/install-deps build test
 
+.PHONY: deps-embedded
+deps-embedded:
+	@scripts/install-deps build embedded
+
 # Decodes what the firmware logs and passes its exit status on.
-$(QEMU_RUN):
+$(QEMU_RUN): | deps-embedded
 	cargo install --quiet --locked --root $(TARGET)/tools qemu-run@$(QEMU_RUN_VERSION)

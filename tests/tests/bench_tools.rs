@@ -1,5 +1,7 @@
 //! The tools that other tests and the benchmarks rely on.
 
+#![allow(clippy::unwrap_used)] // helpers of tests fail the test
+
 use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};

@@ -78,11 +78,11 @@ fn run(arguments: &Arguments) -> Result<Table, String> {
             own_directory.join("loadgen"),
             "cargo build --release -p aziot-tests",
         )?,
-        bare: existing(tools.join("bare"), "scripts/build-tools")?,
-        minimal: existing(tools.join("minimal"), "scripts/build-tools")?,
-        allocspy: existing(tools.join("allocspy.so"), "scripts/build-tools")?,
-        aziotd: existing(programs.join("aziotd"), "make release")?,
-        programs: existing(programs, "make release")?,
+        bare: existing(&tools.join("bare"), "scripts/build-tools")?,
+        minimal: existing(&tools.join("minimal"), "scripts/build-tools")?,
+        allocspy: existing(&tools.join("allocspy.so"), "scripts/build-tools")?,
+        aziotd: existing(&programs.join("aziotd"), "make release")?,
+        programs: existing(&programs, "make release")?,
         seconds: arguments.seconds,
         starts: arguments.starts.into(),
         cores: process::cores()?,
@@ -91,7 +91,7 @@ fn run(arguments: &Arguments) -> Result<Table, String> {
 }
 
 /// The path made absolute, or an error that says what makes the file.
-fn existing(path: PathBuf, made_by: &str) -> Result<PathBuf, String> {
+fn existing(path: &Path, made_by: &str) -> Result<PathBuf, String> {
     path.canonicalize()
         .map_err(|e| format!("{}: {e}; made by `{made_by}`", path.display()))
 }

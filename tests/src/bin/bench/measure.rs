@@ -40,10 +40,13 @@ const MANY_REQUESTS: u64 = 1_000_000;
 /// The share of the default time from which on a run counts as one of full length.
 const FULL_SECONDS: f64 = 3.0;
 
+/// Measures what belongs together and adds its rows.
+type Group = fn(&Plan, &mut Table) -> Result<(), String>;
+
 /// Runs everything; a group that fails becomes a row that says why.
 pub fn all(plan: &Plan) -> Result<Table, String> {
     let mut table = Table::default();
-    let groups: [(&str, fn(&Plan, &mut Table) -> Result<(), String>); 6] = [
+    let groups: [(&str, Group); 6] = [
         ("HMAC sign", sign),
         ("identity", identity),
         ("start", start),

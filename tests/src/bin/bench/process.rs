@@ -223,7 +223,7 @@ impl Process {
         let (Some(user), Some(kernel)) = (ticks.next(), ticks.next()) else {
             return Err(format!("{path}: not in the known format: {text}"));
         };
-        let per_second = u64::try_from(rustix::param::clock_ticks_per_second()).unwrap_or(100);
+        let per_second = rustix::param::clock_ticks_per_second();
         Ok(Duration::from_secs_f64(
             (user + kernel) as f64 / per_second as f64,
         ))
