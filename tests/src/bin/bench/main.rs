@@ -13,9 +13,9 @@ mod table;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 
-use measure::Plan;
+use measure::{Group, Plan};
 use table::Table;
 
 /// Measures the services beside the floor and prints the goals with what was measured.
@@ -34,6 +34,9 @@ struct Arguments {
     /// Starts of each program for the exec-to-first-reply figure.
     #[arg(long, env = "BENCH_STARTS", default_value_t = 40, value_parser = clap::value_parser!(u16).range(3..))]
     starts: u16,
+    /// Measure only these groups, separated by commas.
+    #[arg(long, value_delimiter = ',', value_enum)]
+    only: Vec<Group>,
     /// Fail if a goal is missed.
     #[arg(long)]
     strict: bool,
@@ -85,9 +88,14 @@ fn run(arguments: &Arguments) -> Result<Table, String> {
         programs: existing(&programs, "make release")?,
         seconds: arguments.seconds,
         starts: arguments.starts.into(),
+        groups: if arguments.only.is_empty() {
+            Group::value_variants().to_vec()
+        } else {
+            arguments.only.clone()
+        },
         cores: process::cores()?,
     };
-    measure::all(&plan)
+    Ok(measure::all(&plan))
 }
 
 /// The path made absolute, or an error that says what makes the file.
