@@ -78,7 +78,7 @@ fn run(arguments: &Arguments) -> Result<Table, String> {
         .unwrap_or_else(|| own_directory.join("../tools"));
     let plan = Plan {
         loadgen: existing(
-            own_directory.join("loadgen"),
+            &own_directory.join("loadgen"),
             "cargo build --release -p aziot-tests",
         )?,
         bare: existing(&tools.join("bare"), "scripts/build-tools")?,
