@@ -1,5 +1,5 @@
-//! Support for tests on the emulated board: where log lines go, what a panic does, how deep a
-//! stack grew.
+//! The protocol core on a Cortex-M3: a small Keys Service without operating system, and what its
+//! tests need: where log lines go, what a panic does, how deep a stack grew.
 
 #![no_std]
 
@@ -8,6 +8,7 @@ use cortex_m as _;
 use cortex_m_rt as _;
 use defmt_semihosting as _;
 
+pub mod keys;
 pub mod stack;
 
 /// Logs the panic and ends the emulation with exit status 1, which `cargo test` reports.
