@@ -61,8 +61,8 @@ pub struct Request<'r, Op> {
     pub version: usize,
     /// The decoded path parameter, empty for routes without one.
     pub param: &'r str,
-    /// The raw query string, for parameters other than `api-version`.
-    pub query: &'r str,
+    /// The first `type` of the query string.
+    pub kind: Option<&'r str>,
     /// The JSON text of the body. `None` when there is none or it is not declared to be JSON. It is decoded in place.
     pub body: Option<&'r mut [u8]>,
     /// Who sent it.
@@ -211,7 +211,7 @@ impl<S: Service> Context<'_, S> {
 
     /// Changes how many connections a user may have open.
     pub fn set_max_requests(&mut self, connections: u64) {
-        self.kernel.throttle.set_limit(connections);
+        self.kernel.max_requests = usize::try_from(connections).unwrap_or(usize::MAX);
     }
 
     /// Ends the process with a failure after the current event, for errors that only an administrator can mend.

@@ -16,7 +16,7 @@ use crate::listener::Endpoint;
 /// # Errors
 /// What keeps it from being used, with file, line and column.
 pub fn load(files: &ConfigFiles, places: &Places) -> Result<Settings, Box<dyn Error>> {
-    let merged = files.load_merged()?;
+    let merged = files.load()?;
     let loaded = Settings::read(&merged, places)?;
     for warning in &loaded.warnings {
         log::warn!("{warning}");
