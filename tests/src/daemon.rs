@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{OsStr, OsString};
-use std::io::{BufRead as _, BufReader};
+use std::io::BufReader;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
@@ -42,7 +42,7 @@ impl Launch {
         launch.args.push(name.into());
         launch.socket = root.socket(name.strip_prefix("aziot-").unwrap_or(name));
         // Checked here, so that a missing library does not look like a failing service.
-        binaries::built("libaziot_keys.so");
+        let _ = binaries::built("libaziot_keys.so");
         launch
     }
 
@@ -208,14 +208,19 @@ impl Launch {
         Daemon { child, log, reader: Some(reader), socket: self.socket, finished: false }
     }
 
-    /// Starts it and waits until its socket accepts connections.
+    /// Starts it and waits until its socket accepts connections; that of a service manager does so from the beginning, so
+    /// there it waits for the service to say that it is there.
     ///
     /// # Panics
     /// When it ends instead, or does not get there.
     #[must_use]
     pub fn start(self) -> Daemon {
+        let activated = !self.passed.is_empty();
         let mut daemon = self.spawn();
         let end = Instant::now() + PATIENCE;
+        if activated {
+            daemon.log.wait_for("Starting server...");
+        }
         while UnixStream::connect(&daemon.socket).is_err() {
             if let Ok(Some(status)) = daemon.child.try_wait() {
                 panic!("it ended at once: {status}\n{}", daemon.log.text());
@@ -488,7 +493,11 @@ impl Log {
                 return line.clone();
             }
             let left = end.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "no {text:?} in the log:\n{}", lines.join("\n"));
+            if left.is_zero() {
+                let all = lines.join("\n");
+                drop(lines);
+                panic!("no {text:?} in the log:\n{all}");
+            }
             lines = self.shared.1.wait_timeout(lines, left).expect("no panic while writing").0;
         }
     }

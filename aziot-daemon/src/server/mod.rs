@@ -174,6 +174,10 @@ struct Reload {
 impl<S: Service> Server<S> {
     fn new(make: impl FnOnce(&mut Context<'_, S>) -> S, setup: Setup) -> Result<Self, Error> {
         let broken = |what| move |error: io::Error| Error::Loop(what, error);
+        // Before clients can know that the service is there, and signal it.
+        sys::block_signals().map_err(broken("signal handling"))?;
+        // Before any other descriptor: one that was announced but not passed must not turn out to be one of our own.
+        let listener = listener::listen(&setup.endpoint).map_err(Error::Listen)?;
         let signals = Signals::new().map_err(broken("signal handling"))?;
         let poll = Poll::new().map_err(broken("the event queue"))?;
         let waker = mio::Waker::new(poll.registry(), WAKER).map_err(broken("the event queue"))?;
@@ -186,7 +190,6 @@ impl<S: Service> Server<S> {
                 })
                 .ok()
         });
-        let listener = listener::listen(&setup.endpoint).map_err(Error::Listen)?;
 
         let registry = poll.registry();
         let register = |fd: i32, token| registry.register(&mut SourceFd(&fd), token, Interest::READABLE);
