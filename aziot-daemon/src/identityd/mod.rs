@@ -1,0 +1,3 @@
+//! stub
+/// stub
+pub fn run() -> Result<(), crate::process::Fatal> { Ok(()) }

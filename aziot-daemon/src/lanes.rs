@@ -1,0 +1,251 @@
+//! Worker lanes: what may block runs here, never in the event loop.
+//!
+//! A lane is a queue with its own bounded threads, so that one kind of slowness (the cloud, say) cannot starve another.
+//! Threads start on demand and end when idle. The result of a job goes back to the loop as an event.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Which kind of slowness a job has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// Local cryptography and disk.
+    Local,
+    /// A key library that promises serial calls only: one thread, one call at a time.
+    Library,
+    /// The sibling services. Four threads, because a service accepts ten connections per user and other programs of the
+    /// same user need some.
+    Sibling,
+    /// DPS, IoT Hub.
+    Cloud,
+}
+
+impl Lane {
+    const ALL: [Self; 4] = [Self::Local, Self::Library, Self::Sibling, Self::Cloud];
+
+    const fn threads(self) -> usize {
+        match self {
+            Self::Local => 2,
+            Self::Library => 1,
+            Self::Sibling | Self::Cloud => 4,
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Library => "library",
+            Self::Sibling => "sibling",
+            Self::Cloud => "cloud",
+        }
+    }
+}
+
+/// Jobs that may wait in one lane. Requests hold their connection while they wait, and connections are bounded, so this is
+/// a backstop, not a policy.
+const QUEUE_LIMIT: usize = 4096;
+
+/// Stack of a worker thread. TLS and PKCS#11 modules need more than the few pages our own code does; only touched pages cost.
+const STACK: usize = 512 * 1024;
+
+type Job<E> = Box<dyn FnOnce() -> E + Send>;
+
+/// The lanes of a daemon whose jobs yield events of type `E`.
+pub struct Lanes<E: Send + 'static> {
+    lanes: Vec<Arc<Shared<E>>>,
+    done: Done<E>,
+    idle: Duration,
+}
+
+struct Shared<E> {
+    lane: Lane,
+    state: Mutex<State<E>>,
+    wake: Condvar,
+}
+
+struct State<E> {
+    queue: VecDeque<Job<E>>,
+    threads: usize,
+    idle: usize,
+}
+
+/// Where results are put, and how the loop hears of them.
+pub struct Done<E> {
+    results: Arc<Mutex<Vec<E>>>,
+    waker: Arc<mio::Waker>,
+}
+
+impl<E> Clone for Done<E> {
+    fn clone(&self) -> Self {
+        Self { results: Arc::clone(&self.results), waker: Arc::clone(&self.waker) }
+    }
+}
+
+impl<E> Done<E> {
+    /// Results go to a list of their own; `waker` tells the loop to look at it.
+    #[must_use]
+    pub fn new(waker: mio::Waker) -> Self {
+        Self { results: Arc::new(Mutex::new(Vec::new())), waker: Arc::new(waker) }
+    }
+
+    /// Hands an event to the loop. Can be called from any thread, also by a job that goes on afterwards.
+    pub fn send(&self, event: E) {
+        self.results.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+        // The write to the eventfd fails only when its counter is full, and then the loop is awake already.
+        let _ = self.waker.wake();
+    }
+
+    /// Moves everything that has come in to `into`, which keeps its capacity.
+    pub fn take(&self, into: &mut Vec<E>) {
+        into.append(&mut self.results.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// The lane has too many jobs waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Busy;
+
+impl<E: Send + 'static> Lanes<E> {
+    /// Lanes without threads. Threads end after `idle` without work.
+    #[must_use]
+    pub fn new(done: Done<E>, idle: Duration) -> Self {
+        let lanes = Lane::ALL
+            .iter()
+            .map(|&lane| {
+                let state = State { queue: VecDeque::new(), threads: 0, idle: 0 };
+                Arc::new(Shared { lane, state: Mutex::new(state), wake: Condvar::new() })
+            })
+            .collect();
+        Self { lanes, done, idle }
+    }
+
+    /// The way to the loop, for threads that outlive one job.
+    #[must_use]
+    pub fn done(&self) -> Done<E> {
+        self.done.clone()
+    }
+
+    /// Runs `job` in `lane`; its result becomes an event.
+    ///
+    /// # Errors
+    /// [`Busy`] when the queue of the lane is full, or no thread could be started at all.
+    pub fn run(&self, lane: Lane, job: impl FnOnce() -> E + Send + 'static) -> Result<(), Busy> {
+        let Some(shared) = self.lanes.iter().find(|shared| shared.lane == lane) else { return Err(Busy) };
+        let mut state = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.queue.len() >= QUEUE_LIMIT {
+            return Err(Busy);
+        }
+        state.queue.push_back(Box::new(job));
+        if state.idle >= state.queue.len() || state.threads >= lane.threads() {
+            drop(state);
+            shared.wake.notify_one();
+            return Ok(());
+        }
+        state.threads += 1;
+        drop(state);
+        let (worker, done, idle) = (Arc::clone(shared), self.done.clone(), self.idle);
+        let started = std::thread::Builder::new()
+            .name(format!("aziot-{}", lane.name()))
+            .stack_size(STACK)
+            .spawn(move || work(&worker, &done, idle));
+        if let Err(error) = started {
+            log::warn!("could not start a worker thread: {error}");
+            let mut state = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.threads -= 1;
+            if state.threads == 0 {
+                state.queue.pop_back();
+                return Err(Busy);
+            }
+            shared.wake.notify_one();
+        }
+        Ok(())
+    }
+}
+
+fn work<E: Send>(shared: &Shared<E>, done: &Done<E>, idle: Duration) {
+    let mut state = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+    loop {
+        if let Some(job) = state.queue.pop_front() {
+            drop(state);
+            done.send(job());
+            state = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+            continue;
+        }
+        state.idle += 1;
+        let (guard, timeout) =
+            shared.wake.wait_timeout(state, idle).unwrap_or_else(PoisonError::into_inner);
+        state = guard;
+        state.idle -= 1;
+        if timeout.timed_out() && state.queue.is_empty() {
+            state.threads -= 1;
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lanes() -> (Lanes<u32>, mio::Poll) {
+        let poll = mio::Poll::new().unwrap();
+        let waker = mio::Waker::new(poll.registry(), mio::Token(0)).unwrap();
+        (Lanes::new(Done::new(waker), Duration::from_millis(20)), poll)
+    }
+
+    fn collect(lanes: &Lanes<u32>, poll: &mut mio::Poll, count: usize) -> Vec<u32> {
+        let mut results = Vec::new();
+        let mut events = mio::Events::with_capacity(8);
+        while results.len() < count {
+            poll.poll(&mut events, Some(Duration::from_secs(10))).unwrap();
+            lanes.done().take(&mut results);
+        }
+        results
+    }
+
+    #[test]
+    fn the_library_lane_is_serial_and_in_order() {
+        let (lanes, mut poll) = lanes();
+        for n in 0..100 {
+            lanes.run(Lane::Library, move || n).unwrap();
+        }
+        assert_eq!(collect(&lanes, &mut poll, 100), (0..100).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_blocked_lane_does_not_hold_up_another() {
+        let (lanes, mut poll) = lanes();
+        let gate = Arc::new((Mutex::new(false), Condvar::new()));
+        for _ in 0..8 {
+            let gate = Arc::clone(&gate);
+            lanes
+                .run(Lane::Cloud, move || {
+                    let mut open = gate.0.lock().unwrap();
+                    while !*open {
+                        open = gate.1.wait(open).unwrap();
+                    }
+                    1
+                })
+                .unwrap();
+        }
+        lanes.run(Lane::Local, || 2).unwrap();
+        assert_eq!(collect(&lanes, &mut poll, 1), [2]);
+        *gate.0.lock().unwrap() = true;
+        gate.1.notify_all();
+        assert_eq!(collect(&lanes, &mut poll, 8), [1; 8]);
+    }
+
+    #[test]
+    fn idle_threads_end_and_new_work_starts_new_ones() {
+        let (lanes, mut poll) = lanes();
+        lanes.run(Lane::Local, || 1).unwrap();
+        assert_eq!(collect(&lanes, &mut poll, 1), [1]);
+        let shared = Arc::clone(&lanes.lanes[0]);
+        while shared.state.lock().unwrap().threads > 0 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        lanes.run(Lane::Local, || 3).unwrap();
+        assert_eq!(collect(&lanes, &mut poll, 1), [3]);
+    }
+}

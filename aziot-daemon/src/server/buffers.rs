@@ -1,0 +1,154 @@
+//! Memory for bytes under way: small buffers that connections borrow from a pool, large ones within a bound for the process.
+
+use aziot_core::limits;
+use zeroize::Zeroize as _;
+
+/// Size of a pooled buffer: one page, enough for all but a few requests.
+pub const SMALL: usize = 4096;
+
+/// Pooled buffers kept for reuse. More connections than this are rarely busy in the same instant.
+const KEPT: usize = 64;
+
+/// A read buffer: `bytes[start..end]` is what has come in and not been used yet.
+#[derive(Debug, Default)]
+pub struct Buffer {
+    bytes: Vec<u8>,
+    start: usize,
+    end: usize,
+    /// How far it has ever been filled: what there is to wipe.
+    touched: usize,
+}
+
+impl Buffer {
+    /// The bytes that have come in.
+    pub fn data(&self) -> &[u8] {
+        &self.bytes[self.start..self.end]
+    }
+
+    /// The bytes that have come in, to be decoded in place.
+    pub fn data_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..self.end]
+    }
+
+    /// How many bytes have come in.
+    pub fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// How many bytes it can hold.
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Room for more.
+    pub fn room(&mut self) -> &mut [u8] {
+        if self.start == self.end {
+            self.start = 0;
+            self.end = 0;
+        }
+        if self.end == self.bytes.len() && self.start > 0 {
+            self.bytes.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
+        &mut self.bytes[self.end..]
+    }
+
+    /// Notes that `count` bytes were put into the room.
+    pub fn filled(&mut self, count: usize) {
+        self.end = (self.end + count).min(self.bytes.len());
+        self.touched = self.touched.max(self.end);
+    }
+
+    /// Drops `count` bytes from the front.
+    pub fn consume(&mut self, count: usize) {
+        self.start = (self.start + count).min(self.end);
+    }
+
+    /// Drops the bytes `from..to`, counted from the front, by moving up what follows.
+    pub fn cut(&mut self, from: usize, to: usize) {
+        let (from, to) = (self.start + from, self.start + to);
+        if from < to && to <= self.end {
+            self.bytes.copy_within(to..self.end, from);
+            self.end -= to - from;
+        }
+    }
+}
+
+/// The pool, and the account of large buffers.
+#[derive(Debug, Default)]
+pub struct Buffers {
+    inputs: Vec<Vec<u8>>,
+    outputs: Vec<Vec<u8>>,
+    large: usize,
+}
+
+/// The process holds as many bytes of large bodies as it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exhausted;
+
+impl Buffers {
+    /// A small read buffer.
+    pub fn input(&mut self) -> Buffer {
+        let bytes = self.inputs.pop().unwrap_or_else(|| vec![0; SMALL]);
+        Buffer { bytes, ..Buffer::default() }
+    }
+
+    /// A small write buffer.
+    pub fn output(&mut self) -> Vec<u8> {
+        self.outputs.pop().unwrap_or_else(|| Vec::with_capacity(SMALL))
+    }
+
+    /// Makes `buffer` hold at least `size` bytes.
+    ///
+    /// # Errors
+    /// [`Exhausted`] when that would exceed the bound for the process; the buffer is unchanged then.
+    pub fn enlarge(&mut self, buffer: &mut Buffer, size: usize) -> Result<(), Exhausted> {
+        if size <= buffer.bytes.len() {
+            return Ok(());
+        }
+        let before = if buffer.bytes.len() > SMALL { buffer.bytes.len() } else { 0 };
+        let total = self.large - before + size;
+        if total > limits::BODY_TOTAL {
+            return Err(Exhausted);
+        }
+        let mut bytes = vec![0; size];
+        bytes[..buffer.len()].copy_from_slice(buffer.data());
+        let length = buffer.len();
+        self.large = total;
+        let old = std::mem::replace(buffer, Buffer { bytes, start: 0, end: length, touched: length });
+        self.keep(old);
+        Ok(())
+    }
+
+    /// Takes a read buffer back. What it held may have been a key: it is wiped.
+    pub fn give_back(&mut self, buffer: Buffer) {
+        if buffer.bytes.len() > SMALL {
+            self.large -= buffer.bytes.len();
+        }
+        self.keep(buffer);
+    }
+
+    fn keep(&mut self, mut buffer: Buffer) {
+        if let Some(touched) = buffer.bytes.get_mut(..buffer.touched) {
+            touched.zeroize();
+        }
+        if buffer.bytes.len() == SMALL && self.inputs.len() < KEPT {
+            self.inputs.push(buffer.bytes);
+        }
+    }
+
+    /// Takes a write buffer back. What it held may have been a key: it is wiped.
+    pub fn give_back_output(&mut self, mut bytes: Vec<u8>) {
+        bytes.as_mut_slice().zeroize();
+        bytes.clear();
+        if bytes.capacity() <= SMALL && bytes.capacity() > 0 && self.outputs.len() < KEPT {
+            self.outputs.push(bytes);
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! What a service is to the event loop: a state machine that answers requests and digests events.
+//!
+//! A service runs in the loop's thread and never blocks. It answers a request right away, or keeps its [`RequestId`], hands
+//! a job to a [lane](crate::lanes), and answers when the job's event comes in.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use aziot_core::api::{self, Api};
+use aziot_core::http::Method;
+use aziot_core::json::{self, BufferFull, FromJson};
+use serde::Serialize;
+
+use crate::lanes::{Busy, Done, Lane};
+use crate::server::{Kernel, response};
+use crate::sys::Peer;
+use crate::timing::Timing;
+
+/// A service of the daemon.
+pub trait Service: Sized + 'static {
+    /// What its routes lead to.
+    type Op: Copy + 'static;
+    /// What its jobs yield.
+    type Event: Send + 'static;
+
+    /// The part of the log target after `aziot_`, `keyd` for example.
+    const NAME: &'static str;
+
+    /// The largest request body it takes, in bytes.
+    const BODY_LIMIT: usize;
+
+    /// Its API versions and routes.
+    fn api() -> &'static Api<Self::Op>;
+
+    /// Called once, when the loop owns its socket.
+    fn start(&mut self, _cx: &mut Context<'_, Self>) {}
+
+    /// Answers a request, or keeps its id to answer later.
+    fn request(&mut self, request: Request<'_, Self::Op>, reply: Reply<'_>, cx: &mut Context<'_, Self>) -> Handled;
+
+    /// Digests the result of a job.
+    fn event(&mut self, event: Self::Event, cx: &mut Context<'_, Self>);
+
+    /// An alarm set with [`Context::set_alarm`] has come due, or the wall clock was stepped ([`Alarm::CLOCK_STEP`]).
+    fn alarm(&mut self, _alarm: Alarm, _cx: &mut Context<'_, Self>) {}
+
+    /// A configuration file changed, or SIGHUP arrived.
+    fn reload(&mut self, _cx: &mut Context<'_, Self>) {}
+}
+
+/// A request with all that the shared rules have established about it.
+#[derive(Debug)]
+pub struct Request<'r, Op> {
+    /// For answering later.
+    pub id: RequestId,
+    /// The route.
+    pub op: Op,
+    /// The method; one that the route implements.
+    pub method: Method,
+    /// Index of the API version in [`Api::versions`].
+    pub version: usize,
+    /// The decoded path parameter, empty for routes without one.
+    pub param: &'r str,
+    /// The first `type` of the query string.
+    pub kind: Option<&'r str>,
+    /// The JSON text of the body. `None` when there is none or it is not declared to be JSON. It is decoded in place.
+    pub body: Option<&'r mut [u8]>,
+    /// Who sent it.
+    pub peer: Peer,
+}
+
+impl<'r, Op> Request<'r, Op> {
+    /// Decodes the body, which the operation needs.
+    ///
+    /// # Errors
+    /// [`api::Error::MissingBody`], or what is wrong with the JSON text.
+    pub fn decode<T: FromJson<'r>>(&mut self) -> Result<T, api::Error<'r>> {
+        let body = self.body.take().ok_or(api::Error::MissingBody)?;
+        json::from_slice(body).map_err(api::Error::Json)
+    }
+}
+
+/// What a service did with a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Handled {
+    /// The reply has been written.
+    Now,
+    /// The service keeps the id and answers later.
+    Later,
+}
+
+/// Names a request whose answer is outstanding. Answers to connections that have gone are dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RequestId {
+    pub(crate) index: u32,
+    pub(crate) generation: u32,
+}
+
+/// Names an alarm of a service. Setting an alarm again moves it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Alarm(pub u32);
+
+impl Alarm {
+    /// The wall clock was stepped: whatever depends on it is to be looked at again.
+    pub const CLOCK_STEP: Self = Self(u32::MAX);
+}
+
+/// Where the answer to one request is written.
+#[derive(Debug)]
+pub struct Reply<'r> {
+    pub(crate) out: &'r mut Vec<u8>,
+    pub(crate) closing: &'r mut bool,
+    pub(crate) meta: response::Meta,
+}
+
+impl Reply<'_> {
+    /// Answers with a JSON body.
+    pub fn json<T: Serialize + ?Sized>(self, status: u16, value: &T) -> Handled {
+        response::write(self.out, &self.meta, status, |buffer| json::to_slice(value, buffer));
+        Handled::Now
+    }
+
+    /// Answers with a JSON body that `body` writes into the room it is given; it is called again with more room when that
+    /// was too small.
+    pub fn with(self, status: u16, body: impl Fn(&mut [u8]) -> Result<usize, BufferFull>) -> Handled {
+        response::write(self.out, &self.meta, status, body);
+        Handled::Now
+    }
+
+    /// Answers 200 with a JSON body.
+    pub fn ok<T: Serialize + ?Sized>(self, value: &T) -> Handled {
+        self.json(200, value)
+    }
+
+    /// Answers 204. The connection stays open.
+    pub fn no_content(self) -> Handled {
+        response::write_no_content(self.out, &self.meta);
+        Handled::Now
+    }
+
+    /// Answers 204 and closes the connection, for clients that would wait for the end of a body that never comes (spec,
+    /// keys chapter 10.2).
+    pub fn no_content_and_close(mut self) -> Handled {
+        self.meta.close = true;
+        *self.closing = true;
+        response::write_no_content(self.out, &self.meta);
+        Handled::Now
+    }
+
+    /// Answers with an error. The text may have several lines (`…\ncaused by: …`). Of internal errors the client sees
+    /// only `internal error`; the log gets everything.
+    pub fn error(self, status: u16, text: &dyn Display) -> Handled {
+        let full = text.to_string();
+        if status >= 500 {
+            log::error!(target: self.meta.target, "!!! internal error{}", self.meta.tag());
+            for line in full.lines() {
+                log::error!(target: self.meta.target, "!!! caused by: {line}{}", self.meta.tag());
+            }
+            response::write(self.out, &self.meta, status, |b| json::write_message(&"internal error", b));
+        } else {
+            for line in full.lines() {
+                log::info!(target: self.meta.target, "!!! {line}{}", self.meta.tag());
+            }
+            response::write(self.out, &self.meta, status, |b| json::write_message(&full, b));
+        }
+        Handled::Now
+    }
+}
+
+/// What a service may ask of the loop.
+pub struct Context<'k, S: Service> {
+    pub(crate) kernel: &'k mut Kernel<S::Event>,
+}
+
+impl<S: Service> Context<'_, S> {
+    /// The reply to a request kept earlier; `None` when its client has gone.
+    pub fn reply(&mut self, id: RequestId) -> Option<Reply<'_>> {
+        self.kernel.reply(id)
+    }
+
+    /// Runs a job in a lane; what it returns comes back through [`Service::event`].
+    ///
+    /// # Errors
+    /// [`Busy`] when the lane cannot take it.
+    pub fn run(&mut self, lane: Lane, job: impl FnOnce() -> S::Event + Send + 'static) -> Result<(), Busy> {
+        self.kernel.lanes.run(lane, job)
+    }
+
+    /// A way to send events from a job that has more than one.
+    #[must_use]
+    pub fn events(&self) -> Done<S::Event> {
+        self.kernel.lanes.done()
+    }
+
+    /// Sets or moves an alarm. It runs on the boot clock: time in suspend counts.
+    pub fn set_alarm(&mut self, alarm: Alarm, after: Duration) {
+        self.kernel.alarms.set(alarm, after);
+    }
+
+    /// Takes an alarm back.
+    pub fn clear_alarm(&mut self, alarm: Alarm) {
+        self.kernel.alarms.clear(alarm);
+    }
+
+    /// The time limits in force.
+    #[must_use]
+    pub fn timing(&self) -> &Timing {
+        &self.kernel.timing
+    }
+
+    /// Changes how many connections a user may have open.
+    pub fn set_max_requests(&mut self, connections: u64) {
+        self.kernel.max_requests = usize::try_from(connections).unwrap_or(usize::MAX);
+    }
+
+    /// Ends the process with a failure after the current event, for errors that only an administrator can mend.
+    pub fn fail(&mut self) {
+        self.kernel.failed = true;
+    }
+}
