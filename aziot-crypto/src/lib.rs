@@ -1,2 +1,20 @@
 //! Key logic over small traits, with its back ends.
+//!
+//! | module | what it holds | needs |
+//! |---|---|---|
+//! | [`mac`] | what a key for HMAC-SHA256 and derivation can do | nothing: `no_std`, no allocator |
+//! | [`keys_abi`] | the C ABI of the replaceable key library, types only | nothing |
+//! | `software` | the same in software, over RustCrypto | feature `software` |
+//! | `file` | files that are never half-written | feature `std` |
 #![cfg_attr(not(any(test, feature = "std")), no_std)]
+#![cfg_attr(
+    not(test),
+    deny(clippy::indexing_slicing, clippy::expect_used, clippy::panic)
+)]
+
+#[cfg(feature = "std")]
+pub mod file;
+pub mod keys_abi;
+pub mod mac;
+#[cfg(feature = "software")]
+pub mod software;

@@ -1,1 +1,3 @@
 //! The key library: a C ABI over aziot-crypto.
+
+pub mod abi;

@@ -1,1 +1,83 @@
-//! To be written.
+//! JSON (RFC 8259) in and out, without allocation.
+//!
+//! **In**: a pull [`Reader`] over the caller's buffer. It decodes escape sequences and Base64 in
+//! place, so that the values it hands out are views of the buffer. Types are declared with
+//! [`json_object!`](crate::json_object) and [`json_enum!`](crate::json_enum), or implement
+//! [`FromJson`] themselves. Errors carry the texts and positions that existing clients know from
+//! serde_json; the only difference is that a number which is no integer is quoted as it was
+//! written, and is never out of range.
+//!
+//! **Out**: [`to_slice`] for anything that implements `serde::Serialize`.
+//!
+//! Guarantees: no input panics; memory is bounded by the caller's buffer, and stack by
+//! [`JSON_DEPTH`](crate::limits::JSON_DEPTH) bits, whatever the input. After reading, the buffer
+//! holds decoded values: it is the caller's to wipe.
+
+mod error;
+mod macros;
+mod reader;
+mod scan;
+mod value;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::{Error, ErrorKind, Found, Syntax};
+pub use reader::{Reader, Shape};
+pub use value::{Bytes, Deferred, FromJson, Ignored, Raw};
+pub use write::{BufferFull, Text, to_slice, write_message};
+
+use crate::limits::JSON_DEPTH;
+
+/// Reads a whole document as one value.
+///
+/// # Errors
+///
+/// `input` is not JSON, not this type, or followed by something else than white space.
+pub fn from_slice<'a, T: FromJson<'a>>(input: &'a mut [u8]) -> Result<T, Error<'a>> {
+    let mut reader = Reader::new(input);
+    let value = T::from_json(&mut reader)?;
+    reader.finish()?;
+    Ok(value)
+}
+
+/// Requires that `input` is one JSON value of any kind, and leaves it as it is.
+///
+/// # Errors
+///
+/// As [`from_slice`].
+pub fn validate<'a>(input: &'a mut [u8]) -> Result<(), Error<'a>> {
+    from_slice::<Ignored>(input).map(|Ignored| ())
+}
+
+/// As [`validate`], for text that is not writable.
+fn check(input: &[u8]) -> Result<(), Error<'static>> {
+    let end = scan::value(input, JSON_DEPTH);
+    let rest = end.map(|end| scan::white_space(input, end));
+    let fault = match rest {
+        Ok(end) if end == input.len() => return Ok(()),
+        Ok(end) => scan::fault(Syntax::TrailingCharacters, end.saturating_add(1)),
+        Err(fault) => fault,
+    };
+    let read = input.get(..fault.at).unwrap_or_default();
+    let line_start = read
+        .iter()
+        .rposition(|&byte| byte == b'\n')
+        .map_or(0, |newline| newline.saturating_add(1));
+    Err(Error {
+        kind: ErrorKind::Syntax(fault.syntax),
+        line: read
+            .iter()
+            .filter(|&&byte| byte == b'\n')
+            .count()
+            .saturating_add(1),
+        column: read.len().saturating_sub(line_start),
+    })
+}
+
+/// What the macros need wherever they are used.
+#[doc(hidden)]
+pub mod private {
+    pub use serde::ser::{Serialize, SerializeStruct, Serializer};
+}

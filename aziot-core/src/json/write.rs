@@ -1,0 +1,83 @@
+use core::fmt;
+
+use serde::{Serialize, Serializer};
+
+/// Writes `value` as compact JSON to the start of `out`, and answers its length.
+///
+/// Strings are escaped as little as JSON allows: `"`, `\` and control characters, those in the
+/// short forms or as `\u00xx` with lower-case digits; all else is written as it is.
+///
+/// serde-json-core does the work. Values must not contain enum variants with several fields
+/// (tuple variants) or `char`s: it has no form for them and panics.
+///
+/// # Errors
+///
+/// [`BufferFull`]; what `out` contains is unspecified then.
+pub fn to_slice<T: Serialize + ?Sized>(value: &T, out: &mut [u8]) -> Result<usize, BufferFull> {
+    let length = serde_json_core::to_slice(value, out).map_err(|_| BufferFull)?;
+    if let Some(text) = out.get_mut(..length) {
+        lower_escapes(text);
+    }
+    Ok(length)
+}
+
+/// Writes `{"message":"<text>"}`, the form of every error answer.
+///
+/// # Errors
+///
+/// As [`to_slice`].
+pub fn write_message(text: &dyn fmt::Display, out: &mut [u8]) -> Result<usize, BufferFull> {
+    #[derive(Serialize)]
+    struct Message<'a> {
+        message: Text<'a>,
+    }
+
+    to_slice(
+        &Message {
+            message: Text(text),
+        },
+        out,
+    )
+}
+
+/// Writes whatever it displays as a JSON string.
+#[derive(Clone, Copy)]
+pub struct Text<'a>(pub &'a dyn fmt::Display);
+
+impl Serialize for Text<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self.0)
+    }
+}
+
+/// The output buffer is too small.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct BufferFull;
+
+impl fmt::Display for BufferFull {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the JSON text does not fit in the output buffer")
+    }
+}
+
+impl core::error::Error for BufferFull {}
+
+/// Turns the digits of `\u00XX` to lower case: serde-json-core writes capitals, other encoders in
+/// the field do not, and some texts that contain JSON are compared and signed.
+fn lower_escapes(mut text: &mut [u8]) {
+    while let Some(place) = text.iter().position(|&byte| byte == b'\\') {
+        let escape = text.get_mut(place..).unwrap_or_default();
+        let skip = match escape {
+            [_, b'u', digits @ ..] => {
+                digits
+                    .iter_mut()
+                    .take(4)
+                    .for_each(|d| d.make_ascii_lowercase());
+                6
+            }
+            _ => 2,
+        };
+        text = escape.get_mut(skip..).unwrap_or_default();
+    }
+}
