@@ -69,7 +69,7 @@ impl<'a> Reader<'a> {
     /// Syntax errors, and [`ErrorKind::InvalidType`].
     pub fn string(&mut self, expected: &'static str) -> Result<&'a str, Error<'a>> {
         let bytes = self.string_bytes(expected)?;
-        core::str::from_utf8(bytes).map_err(|_| self.error(Syntax::InvalidUnicode))
+        self.utf8(bytes)
     }
 
     /// Reads a Base64 string, and answers its bytes.
@@ -79,8 +79,8 @@ impl<'a> Reader<'a> {
     /// Syntax errors, [`ErrorKind::InvalidType`], and [`ErrorKind::Base64`].
     pub fn base64(&mut self) -> Result<&'a mut [u8], Error<'a>> {
         let text = self.string_bytes("a base64-encoded string")?;
-        if core::str::from_utf8(text).is_err() {
-            return Err(self.error(Syntax::InvalidUnicode));
+        if let Err(error) = core::str::from_utf8(text) {
+            return Err(self.not_utf8(text.len(), error));
         }
         base64::decode(text, base64::Padding::Required)
             .map_err(|error| self.place(Error::new(ErrorKind::Base64(error))))
@@ -163,11 +163,14 @@ impl<'a> Reader<'a> {
     /// Syntax errors.
     pub fn raw(&mut self) -> Result<&'a mut [u8], Error<'a>> {
         self.skip_white_space();
-        let text = self.undecoded()?;
-        if core::str::from_utf8(text).is_err() {
-            return Err(self.error(Syntax::InvalidUnicode));
+        let end = scan::value(self.rest, self.depth).map_err(|fault| self.fault(fault))?;
+        let text = self.rest.get(..end).unwrap_or_default();
+        if let Err(error) = core::str::from_utf8(text) {
+            let syntax = Syntax::InvalidUnicode;
+            let at = error.valid_up_to().saturating_add(1);
+            return Err(self.fault(scan::fault(syntax, at)));
         }
-        Ok(text)
+        Ok(self.take_lines(end))
     }
 
     /// Enters an object, or an array that lists the members of one in order.
@@ -263,10 +266,7 @@ impl<'a> Reader<'a> {
             return Err(self.peek_error(Syntax::KeyMustBeAString));
         }
         let key = self.decode_string()?;
-        match core::str::from_utf8(key) {
-            Ok(key) => Ok(Some(key)),
-            Err(_) => Err(self.error(Syntax::InvalidUnicode)),
-        }
+        self.utf8(key).map(Some)
     }
 
     /// Reads the value of the member whose name has just been read.
@@ -486,12 +486,7 @@ impl<'a> Reader<'a> {
     /// Takes the next value without decoding it. White space before it belongs to the answer.
     fn undecoded(&mut self) -> Result<&'a mut [u8], Error<'a>> {
         let end = scan::value(self.rest, self.depth).map_err(|fault| self.fault(fault))?;
-        let (lines, last) = lines(self.rest.get(..end).unwrap_or_default());
-        if let Some(last) = last {
-            self.line = self.line.saturating_add(lines);
-            self.line_start = self.offset.saturating_add(last).saturating_add(1);
-        }
-        Ok(self.take(end))
+        Ok(self.take_lines(end))
     }
 
     fn string_bytes(&mut self, expected: &'static str) -> Result<&'a mut [u8], Error<'a>> {
@@ -564,16 +559,21 @@ impl<'a> Reader<'a> {
             return;
         };
         let end = scan::white_space(self.rest, 0);
-        let (lines, last) = lines(self.rest.get(..end).unwrap_or_default());
-        if let Some(last) = last {
-            self.line = self.line.saturating_add(lines);
-            self.line_start = self.offset.saturating_add(last).saturating_add(1);
-        }
-        self.advance(end);
+        self.take_lines(end);
     }
 
     fn advance(&mut self, count: usize) {
         self.take(count);
+    }
+
+    /// Takes the next `count` bytes, and counts the line ends in them.
+    fn take_lines(&mut self, count: usize) -> &'a mut [u8] {
+        let (lines, last) = lines(self.rest.get(..count).unwrap_or_default());
+        if let Some(last) = last {
+            self.line = self.line.saturating_add(lines);
+            self.line_start = self.offset.saturating_add(last).saturating_add(1);
+        }
+        self.take(count)
     }
 
     /// Takes the next `count` bytes, in which there is no line end that has not been counted.
@@ -588,6 +588,21 @@ impl<'a> Reader<'a> {
             // No caller asks for more than there is.
             None => Default::default(),
         }
+    }
+
+    /// A decoded string, just read, as text.
+    fn utf8(&self, bytes: &'a [u8]) -> Result<&'a str, Error<'a>> {
+        core::str::from_utf8(bytes).map_err(|error| self.not_utf8(bytes.len(), error))
+    }
+
+    /// The complaint about the first bad byte of a decoded string of `length` bytes, just read.
+    ///
+    /// The column is exact only if there was no escape sequence behind that byte.
+    fn not_utf8(&self, length: usize, error: core::str::Utf8Error) -> Error<'a> {
+        let behind = length.saturating_sub(error.valid_up_to());
+        let mut error = self.error(Syntax::InvalidUnicode);
+        error.column = error.column.saturating_sub(behind);
+        error
     }
 
     /// A syntax error at the current place.

@@ -103,7 +103,7 @@ fn ht_10_vectors_26_to_34() {
     let mut bad = b"{\"keyId\":\"\xff\"}".to_vec();
     assert_eq!(
         read::<Item<'_>>(&mut bad).unwrap_err(),
-        "invalid unicode code point at line 1 column 12"
+        "invalid unicode code point at line 1 column 11"
     );
     for text in [
         r#"["k",null]"#,
@@ -193,13 +193,12 @@ fn nesting_is_bounded() {
             Err("recursion limit exceeded at line 1 column 128".to_owned()),
         ),
     ] {
-        let mut text = "[".repeat(levels) + &"]".repeat(levels);
+        let text = "[".repeat(levels) + &"]".repeat(levels);
         let theirs = serde_json::from_str::<serde_json::Value>(&text)
             .map(drop)
             .map_err(|error| error.to_string());
         assert_eq!(theirs, result);
-        // SAFETY-free: validation leaves the text as it is, and `into_bytes` gives it up.
-        let mut bytes = core::mem::take(&mut text).into_bytes();
+        let mut bytes = text.into_bytes();
         assert_eq!(
             validate(&mut bytes).map_err(|error| error.to_string()),
             result
@@ -299,7 +298,6 @@ mod theirs {
     }
 
     #[derive(Debug, Deserialize)]
-    #[serde(rename = "Outer")]
     pub struct Inner {
         pub inner: Item,
     }
@@ -327,7 +325,7 @@ json_input! {
 /// Type names differ between the two sets of types.
 fn same_names(text: &str) -> String {
     text.replace("PlainOuter", "Outer")
-        .replace("PlainInner", "Outer")
+        .replace("PlainInner", "Inner")
         .replace("Plain", "Item")
 }
 
@@ -404,24 +402,24 @@ fn comparable(text: &Result<String, String>) -> bool {
     !matches!(text, Err(text) if text.contains("floating point") || text.contains("out of range"))
 }
 
-fn compare(ours: Result<String, String>, theirs: Result<String, String>, document: &[u8]) {
-    if comparable(&theirs) {
+fn compare(ours: Result<String, String>, theirs: &Result<String, String>, document: &[u8]) {
+    if comparable(theirs) {
         let ours = ours.map_err(|text| same_names(&text));
-        assert_eq!(ours, theirs, "{}", String::from_utf8_lossy(document));
+        assert_eq!(&ours, theirs, "{}", String::from_utf8_lossy(document));
     } else {
         assert!(ours.is_err());
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4000))]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(3000) })]
 
     #[test]
     fn same_answers_as_serde_json(document in nearly_json()) {
         let mut copy = document.clone();
         compare(
             read::<Plain<'_>>(&mut copy).map(|v| format!("{:?} {:?}", v.key_id, v.n)),
-            serde_json::from_slice::<theirs::Item>(&document)
+            &serde_json::from_slice::<theirs::Item>(&document)
                 .map(|v| format!("{:?} {:?}", v.key_id, v.n.as_deref()))
                 .map_err(|error| error.to_string()),
             &document,
@@ -429,7 +427,7 @@ proptest! {
         let mut copy = document.clone();
         compare(
             read::<Numbers>(&mut copy).map(|v| format!("{} {} {:?}", v.small, v.signed, v.flag)),
-            serde_json::from_slice::<theirs::Numbers>(&document)
+            &serde_json::from_slice::<theirs::Numbers>(&document)
                 .map(|v| format!("{} {} {:?}", v.small, v.signed, v.flag))
                 .map_err(|error| error.to_string()),
             &document,
@@ -440,7 +438,7 @@ proptest! {
                 let keys = v.items.iter().map(|item| item.inner.key_id);
                 format!("{:?} {}", keys.collect::<Vec<_>>(), v.raw.is_some())
             }),
-            serde_json::from_slice::<theirs::Outer>(&document)
+            &serde_json::from_slice::<theirs::Outer>(&document)
                 .map(|v| {
                     let keys = v.items.iter().map(|item| &item.inner.key_id);
                     format!("{:?} {}", keys.collect::<Vec<_>>(), v.raw.is_some())

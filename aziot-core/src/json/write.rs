@@ -70,10 +70,7 @@ fn lower_escapes(mut text: &mut [u8]) {
         let escape = text.get_mut(place..).unwrap_or_default();
         let skip = match escape {
             [_, b'u', digits @ ..] => {
-                digits
-                    .iter_mut()
-                    .take(4)
-                    .for_each(|d| d.make_ascii_lowercase());
+                digits.iter_mut().take(4).for_each(u8::make_ascii_lowercase);
                 6
             }
             _ => 2,
