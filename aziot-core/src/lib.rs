@@ -21,6 +21,7 @@ pub mod hub;
 pub mod id;
 pub mod json;
 pub mod limits;
+pub mod output;
 pub mod provisioning;
 pub mod retry;
 pub mod sas;
