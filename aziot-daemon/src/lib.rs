@@ -1,4 +1,5 @@
 //! The daemon: an event loop, and the services that plug into it.
+<<<<<<< HEAD
 //!
 //! `aziotd` is one program for four services; [`run`] picks the one that the program name asks for.
 
@@ -14,3 +15,8 @@ pub mod server;
 pub mod service;
 pub mod sys;
 pub mod timing;
+=======
+
+pub mod config_files;
+pub mod paths;
+>>>>>>> c

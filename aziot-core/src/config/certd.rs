@@ -1,0 +1,1 @@
+//! Settings of the Certificates Service, as `config apply` writes them.
