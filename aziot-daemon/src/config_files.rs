@@ -1,6 +1,3 @@
-<<<<<<< HEAD
-//! To be written.
-=======
 //! Finding and reading the configuration files of a service.
 //!
 //! A service has a main file and a directory of drop-ins. Both may be missing. Of the directory, only regular files
@@ -529,4 +526,3 @@ mod tests {
         assert!(read_file(Path::new("/dev/zero")).is_err());
     }
 }
->>>>>>> c

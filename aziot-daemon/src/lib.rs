@@ -1,7 +1,6 @@
 //! The daemon: an event loop, and the services that plug into it.
-<<<<<<< HEAD
 //!
-//! `aziotd` is one program for four services; [`run`] picks the one that the program name asks for.
+//! `aziotd` is one program for four services; [`process::run`] picks the one that the program name asks for.
 
 pub mod client;
 pub mod config_files;
@@ -11,12 +10,8 @@ pub mod lanes;
 pub mod listener;
 pub mod logging;
 pub mod paths;
+pub mod process;
 pub mod server;
 pub mod service;
 pub mod sys;
 pub mod timing;
-=======
-
-pub mod config_files;
-pub mod paths;
->>>>>>> c
