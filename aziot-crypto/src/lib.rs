@@ -6,6 +6,7 @@
 //! | [`keys_abi`] | the C ABI of the replaceable key library, types only | nothing |
 //! | `software` | the same in software, over RustCrypto | feature `software` |
 //! | `file` | files that are never half-written | feature `std` |
+//! | `store` | keys in the file system, parsed keys in memory | features `std` and `software` |
 #![cfg_attr(not(any(test, feature = "std")), no_std)]
 #![cfg_attr(
     not(test),
@@ -18,3 +19,5 @@ pub mod keys_abi;
 pub mod mac;
 #[cfg(feature = "software")]
 pub mod software;
+#[cfg(all(feature = "std", feature = "software"))]
+pub mod store;

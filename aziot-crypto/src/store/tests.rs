@@ -1,0 +1,372 @@
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::*;
+
+const PEM: &str = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+
+fn store() -> (TempDir, Store) {
+    let home = TempDir::new().unwrap();
+    let store = Store::new();
+    store.set_home(home.path());
+    (home, store)
+}
+
+fn file_of(home: &TempDir, id: &str) -> PathBuf {
+    home.path().join("keys").join(location::file_name(id))
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+fn keys_in(home: &TempDir) -> usize {
+    fs::read_dir(home.path().join("keys")).map_or(0, Iterator::count)
+}
+
+/// Long enough for a file to count as settled.
+fn settle() {
+    thread::sleep(Duration::from_millis(70));
+}
+
+fn tag(key: &Key) -> [u8; 32] {
+    *key.mac().sign(b"message").as_bytes()
+}
+
+fn tag_of(key: &[u8]) -> [u8; 32] {
+    *HmacSha256::new(key).sign(b"message").as_bytes()
+}
+
+#[test]
+fn kf_02_a_generated_key_is_32_raw_bytes_with_private_modes() {
+    let (home, store) = store();
+    let key = store.create_key("sym").unwrap();
+    let bytes = fs::read(file_of(&home, "sym")).unwrap();
+    assert_eq!(bytes.len(), 32);
+    assert_eq!(tag(&key), tag_of(&bytes));
+    assert_eq!(mode(&file_of(&home, "sym")), 0o600);
+    assert_eq!(mode(&home.path().join("keys")), 0o700);
+    assert_ne!(tag(&key), tag(&store.create_key("other").unwrap()));
+    assert_eq!(tag(&key), tag(&store.create_key("sym").unwrap()));
+    assert_eq!(keys_in(&home), 2);
+}
+
+#[test]
+fn reading_calls_make_no_directory() {
+    let (home, store) = store();
+    assert!(matches!(store.key("x"), Err(Error::NotFound { .. })));
+    assert!(!store.delete("x").unwrap());
+    assert!(store.move_key("x", "y").is_err());
+    assert!(matches!(
+        store.import_key("x", b""),
+        Err(Error::EmptyImport)
+    ));
+    assert!(!home.path().join("keys").exists());
+}
+
+#[test]
+fn kf_06_without_a_home_only_preloaded_keys_work() {
+    let dir = TempDir::new().unwrap();
+    let store = Store::new();
+    for err in [
+        store.key("x").unwrap_err(),
+        store.create_key("x").unwrap_err(),
+    ] {
+        assert!(matches!(err, Error::NoLocation) && err.is_invalid_parameter());
+    }
+    assert!(matches!(store.delete("x"), Err(Error::NoLocation)));
+    let path = dir.path().join("x");
+    store
+        .preload("x", &format!("file://{}", path.display()))
+        .unwrap();
+    assert_eq!(store.location("x"), Some(Location::File(path.clone())));
+    assert_eq!(store.location("y"), None);
+    store.create_key("x").unwrap();
+    assert_eq!(fs::read(path).unwrap().len(), 32);
+}
+
+#[test]
+fn kf_07_a_preloaded_key_lives_at_its_own_place_only() {
+    let (home, store) = store();
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("a key");
+    store.create_key("x").unwrap();
+    store
+        .preload("x", &format!("file://{}", path.display()))
+        .unwrap();
+    assert!(matches!(store.key("x"), Err(Error::NotFound { .. })));
+    store.create_key("x").unwrap();
+    assert_eq!((mode(&path), keys_in(&home)), (0o600, 1));
+
+    let orphan = dir.path().join("missing/key");
+    store
+        .preload("y", &format!("file://{}", orphan.display()))
+        .unwrap();
+    assert!(!store.create_key("y").unwrap_err().is_invalid_parameter());
+    assert!(!orphan.parent().unwrap().exists());
+    store.delete("x").unwrap();
+    assert!(!path.exists());
+}
+
+#[test]
+fn kf_15_create_never_destroys_what_is_there() {
+    let (home, store) = store();
+    let dir = TempDir::new().unwrap();
+    let preloaded = dir.path().join("key");
+    store
+        .preload("p", &format!("file://{}", preloaded.display()))
+        .unwrap();
+    fs::create_dir(home.path().join("keys")).unwrap();
+    for (id, path) in [("p", preloaded), ("dynamic", file_of(&home, "dynamic"))] {
+        for content in ["x", PEM, "junk before\n-----BEGIN CERTIFICATE-----\n"] {
+            fs::write(&path, content).unwrap();
+            let outcome = store.create_key(id);
+            assert_eq!(fs::read_to_string(&path).unwrap(), content);
+            match content {
+                "x" => assert_eq!(tag(&outcome.unwrap()), tag_of(b"x")),
+                _ => {
+                    assert!(matches!(outcome, Err(Error::KeyPair { .. })));
+                    assert!(store.key(id).is_err());
+                    assert!(matches!(
+                        store.import_key(id, b"new"),
+                        Err(Error::KeyPair { .. })
+                    ));
+                    assert_eq!(fs::read_to_string(&path).unwrap(), content);
+                }
+            }
+        }
+        // An empty file is what an interrupted writer of an earlier release leaves.
+        fs::write(&path, "").unwrap();
+        assert!(matches!(store.key(id), Err(Error::Empty { .. })));
+        store.create_key(id).unwrap();
+        assert_eq!(fs::read(&path).unwrap().len(), 32);
+    }
+}
+
+#[test]
+fn kf_14_import_replaces_and_refuses_before_touching_anything() {
+    let (home, store) = store();
+    let path = file_of(&home, "k");
+    assert_eq!(tag(&store.import_key("k", b"one").unwrap()), tag_of(b"one"));
+    assert_eq!(
+        tag(&store.import_key("k", &[7; 100]).unwrap()),
+        tag_of(&[7; 100])
+    );
+    assert_eq!(tag(&store.key("k").unwrap()), tag_of(&[7; 100]));
+    for bytes in [Vec::new(), vec![0; MAX_KEY_LEN + 1], PEM.into()] {
+        assert!(
+            store
+                .import_key("k", &bytes)
+                .unwrap_err()
+                .is_invalid_parameter()
+        );
+        assert_eq!(fs::read(&path).unwrap(), [7; 100]);
+    }
+    assert_eq!(
+        tag(&store.import_key("k", &vec![1; MAX_KEY_LEN]).unwrap()),
+        tag_of(&vec![1; MAX_KEY_LEN])
+    );
+    assert_eq!(keys_in(&home), 1);
+}
+
+#[test]
+fn kf_11_missing_keys() {
+    let (home, store) = store();
+    let err = store.key("missing").unwrap_err();
+    assert!(err.is_invalid_parameter(), "{err}");
+    assert!(!store.delete("missing").unwrap());
+    store.import_key("target", b"target").unwrap();
+    let err = store.move_key("missing", "target").unwrap_err();
+    assert!(!err.is_invalid_parameter(), "{err}");
+    assert_eq!(fs::read(file_of(&home, "target")).unwrap(), b"target");
+    store.move_key("target", "target").unwrap();
+    store.import_key("source", b"source").unwrap();
+    store.move_key("source", "target").unwrap();
+    assert!(store.key("source").is_err());
+    assert_eq!(tag(&store.key("target").unwrap()), tag_of(b"source"));
+    assert_eq!(keys_in(&home), 1);
+}
+
+#[test]
+fn ids_too_long_for_a_file_name_fail_as_the_file_system_says() {
+    let (_home, store) = store();
+    store.create_key(&"x".repeat(186)).unwrap();
+    let err = store.create_key(&"x".repeat(187)).unwrap_err();
+    assert!(!err.is_invalid_parameter(), "{err}");
+    assert!(
+        !store
+            .key(&"x".repeat(187))
+            .unwrap_err()
+            .is_invalid_parameter()
+    );
+}
+
+#[test]
+fn imports_follow_links_and_keep_the_mode() {
+    let (_home, store) = store();
+    let dir = TempDir::new().unwrap();
+    let (real, link) = (dir.path().join("real"), dir.path().join("link"));
+    fs::write(&real, "old").unwrap();
+    fs::set_permissions(&real, fs::Permissions::from_mode(0o640)).unwrap();
+    symlink(&real, &link).unwrap();
+    store
+        .preload("k", &format!("file://{}", link.display()))
+        .unwrap();
+    store.import_key("k", b"new").unwrap();
+    assert_eq!(
+        (fs::read(&real).unwrap(), mode(&real)),
+        (b"new".to_vec(), 0o640)
+    );
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+}
+
+#[test]
+fn a_parsed_key_serves_until_its_file_changes_in_any_way() {
+    let (home, store) = store();
+    let path = file_of(&home, "k");
+    store.import_key("k", b"first key").unwrap();
+    assert!(
+        store.cached_key("k").is_none(),
+        "a file changed just now must be read again"
+    );
+    settle();
+    store.key("k").unwrap();
+    assert_eq!(tag(&store.cached_key("k").unwrap()), tag_of(b"first key"));
+
+    // Written in place by somebody else, same length.
+    fs::write(&path, "other key").unwrap();
+    assert!(store.cached_key("k").is_none());
+    assert_eq!(tag(&store.key("k").unwrap()), tag_of(b"other key"));
+    // And again at once, within one step of file times.
+    fs::write(&path, "third key").unwrap();
+    assert_eq!(tag(&store.key("k").unwrap()), tag_of(b"third key"));
+
+    settle();
+    store.key("k").unwrap();
+    // Replaced by a file that claims the same age.
+    let metadata = fs::metadata(&path).unwrap();
+    let other = home.path().join("other");
+    fs::write(&other, "fourth ky").unwrap();
+    fs::File::options()
+        .write(true)
+        .open(&other)
+        .unwrap()
+        .set_modified(metadata.modified().unwrap())
+        .unwrap();
+    fs::rename(&other, &path).unwrap();
+    assert_eq!(
+        fs::metadata(&path).unwrap().mtime_nsec(),
+        metadata.mtime_nsec()
+    );
+    assert_eq!(tag(&store.key("k").unwrap()), tag_of(b"fourth ky"));
+
+    settle();
+    store.key("k").unwrap();
+    fs::remove_file(&path).unwrap();
+    assert!(store.cached_key("k").is_none());
+    assert!(matches!(store.key("k"), Err(Error::NotFound { .. })));
+    assert_eq!(store.cache.len(), 0);
+}
+
+#[test]
+fn own_writes_and_new_settings_drop_parsed_keys() {
+    let (_home, store) = store();
+    store.import_key("k", b"one").unwrap();
+    settle();
+    store.key("k").unwrap();
+    assert!(store.cached_key("k").is_some());
+    store.import_key("k", b"two").unwrap();
+    assert_eq!(tag(&store.key("k").unwrap()), tag_of(b"two"));
+    settle();
+    let held = store.key("k").unwrap();
+    store.delete("k").unwrap();
+    assert!(store.cached_key("k").is_none());
+    assert_eq!(store.cache.len(), 0);
+    assert_eq!(tag(&held), tag_of(b"two"));
+
+    store.import_key("k", b"three").unwrap();
+    settle();
+    store.key("k").unwrap();
+    let other = TempDir::new().unwrap();
+    store.set_home(other.path());
+    assert!(store.cached_key("k").is_none());
+    assert!(store.key("k").is_err());
+}
+
+#[test]
+fn the_number_of_parsed_keys_is_bounded() {
+    let (_home, store) = store();
+    for n in 0..400 {
+        store.import_key(&format!("key {n}"), &[1]).unwrap();
+    }
+    let parsed = store.cache.len();
+    assert!((64..=128).contains(&parsed), "{parsed}");
+    settle();
+    store.key("key 0").unwrap();
+    assert!(store.cached_key("key 0").is_some());
+}
+
+#[test]
+fn sweep_covers_the_store_and_preloaded_places() {
+    let (home, store) = store();
+    let dir = TempDir::new().unwrap();
+    let leftover = ".aziot-0000ffff-00000000.tmp";
+    store.create_key("k").unwrap();
+    store
+        .preload("p", &format!("file://{}/key", dir.path().display()))
+        .unwrap();
+    store
+        .preload("q", "file:///nonexistent/directory/key")
+        .unwrap();
+    fs::write(dir.path().join(leftover), "half").unwrap();
+    fs::write(home.path().join("keys").join(leftover), "half").unwrap();
+    assert_eq!(store.sweep().unwrap(), 2);
+    assert_eq!(
+        (keys_in(&home), fs::read_dir(dir.path()).unwrap().count()),
+        (1, 0)
+    );
+
+    // Who never asks gets it with the first write.
+    let again = Store::new();
+    again.set_home(home.path());
+    fs::write(home.path().join("keys").join(leftover), "half").unwrap();
+    again.key("k").unwrap();
+    assert_eq!(keys_in(&home), 2);
+    again.create_key("l").unwrap();
+    assert_eq!(keys_in(&home), 2);
+}
+
+#[test]
+fn calls_for_one_key_join_and_calls_for_others_do_not_wait() {
+    let (_home, store) = store();
+    let tags: Vec<_> = thread::scope(|scope| {
+        let created: Vec<_> = (0..8)
+            .map(|_| scope.spawn(|| tag(&store.create_key("same").unwrap())))
+            .collect();
+        created
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
+    });
+    assert!(
+        tags.windows(2).all(|pair| pair[0] == pair[1]),
+        "every caller got the one key that was made"
+    );
+
+    let place = store.settings().locate("held").unwrap();
+    let turn = store.turns.take(&place.path);
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| store.create_key("held").map(|_| ()));
+        store.create_key("free").unwrap();
+        thread::sleep(Duration::from_millis(20));
+        assert!(!waiting.is_finished());
+        drop(turn);
+        waiting.join().unwrap().unwrap();
+    });
+}
