@@ -143,6 +143,19 @@ impl ConfigFiles {
         Ok(Read { documents, skipped })
     }
 
+    /// Reads and merges all documents; what was skipped is logged.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read`] and [`merge`].
+    pub fn load(&self) -> Result<Merged, ReadError> {
+        let read = self.read()?;
+        for skipped in &read.skipped {
+            log::warn!("{skipped}");
+        }
+        merge(&read)
+    }
+
     /// Names of the drop-ins in order, and what was skipped.
     fn list(&self) -> Result<(Vec<OsString>, Vec<Skipped>), ReadError> {
         let refuse = |error| ReadError {

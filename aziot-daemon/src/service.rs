@@ -211,7 +211,7 @@ impl<S: Service> Context<'_, S> {
 
     /// Changes how many connections a user may have open.
     pub fn set_max_requests(&mut self, connections: u64) {
-        self.kernel.throttle.set_limit(connections);
+        self.kernel.max_requests = usize::try_from(connections).unwrap_or(usize::MAX);
     }
 
     /// Ends the process with a failure after the current event, for errors that only an administrator can mend.

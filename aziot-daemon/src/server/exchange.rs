@@ -251,12 +251,14 @@ impl<S: Service> Server<S> {
                 conn.served = true;
                 conn.idle = false;
                 conn.deadline = None;
-                match rest {
-                    Some(Discard::Length(length)) if length > DISCARD_LIMIT => conn.finish(true),
-                    rest => match &conn.state {
-                        State::Service => conn.discard = rest,
-                        _ => conn.state = rest.map_or(State::Head, State::Discard),
-                    },
+                let too_much = matches!(rest, Some(Discard::Length(length)) if length > DISCARD_LIMIT);
+                match &conn.state {
+                    State::Service => {
+                        conn.discard = rest;
+                        conn.closing |= too_much;
+                    }
+                    _ if too_much => conn.finish(true),
+                    _ => conn.state = rest.map_or(State::Head, State::Discard),
                 }
                 Progress::Again
             }

@@ -7,7 +7,6 @@ mod conn;
 mod exchange;
 pub mod response;
 mod table;
-mod throttle;
 mod watch;
 
 use std::cmp::Reverse;
@@ -18,6 +17,7 @@ use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use aziot_core::access::Accounts;
 use aziot_core::time::UnixTime;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
@@ -28,7 +28,6 @@ use self::buffers::Buffers;
 use self::conn::Conn;
 use self::exchange::Verdict;
 use self::table::Table;
-use self::throttle::Throttle;
 use self::watch::Watch;
 use crate::lanes::{Done, Lanes};
 use crate::listener::{self, Endpoint, Listener};
@@ -89,7 +88,9 @@ pub struct Kernel<E: Send + 'static> {
     pub(crate) lanes: Lanes<E>,
     pub(crate) alarms: Alarms,
     pub(crate) timing: Timing,
-    pub(crate) throttle: Throttle,
+    /// Connections a user may have open.
+    pub(crate) max_requests: usize,
+    accounts: Accounts<USERS>,
     pub(crate) failed: bool,
     table: Table,
     buffers: Buffers,
@@ -124,6 +125,12 @@ const SIGNALS: Token = Token(usize::MAX - 2);
 const ALARMS: Token = Token(usize::MAX - 3);
 const CLOCK: Token = Token(usize::MAX - 4);
 const WATCH: Token = Token(usize::MAX - 5);
+
+/// Connections in all. Each costs a descriptor and some hundred bytes; buffers are lent only while bytes are under way.
+const CONNECTIONS: usize = 2048;
+
+/// Different users with open connections at a time.
+const USERS: usize = 256;
 
 /// A reload waits for quiet, but not for ever.
 const RELOAD_LATEST: u32 = 10;
@@ -195,7 +202,8 @@ impl<S: Service> Server<S> {
             lanes: Lanes::new(Done::new(waker), setup.timing.worker_idle),
             alarms,
             timing: setup.timing,
-            throttle: Throttle::new(setup.max_requests),
+            max_requests: usize::try_from(setup.max_requests).unwrap_or(usize::MAX),
+            accounts: Accounts::new(),
             failed: false,
             table: Table::default(),
             buffers: Buffers::default(),
@@ -378,20 +386,19 @@ impl<S: Service> Server<S> {
                 return;
             }
         };
-        if self.kernel.table.len() >= throttle::CONNECTIONS {
+        if self.kernel.table.len() >= CONNECTIONS {
             log::info!(
-                "Max simultaneous connections reached for user {}: the service has {} connections in all",
+                "Max simultaneous connections reached for user {}: the service has {CONNECTIONS} connections in all",
                 peer.uid,
-                throttle::CONNECTIONS
             );
             return;
         }
-        if !self.kernel.throttle.admit(peer.uid) {
-            log::info!("Max simultaneous connections reached for user {}", peer.uid);
+        if let Err(refused) = self.kernel.accounts.open(peer.uid, self.kernel.max_requests) {
+            log::info!("{refused}");
             return;
         }
         if let Err(error) = self.attach(stream, peer) {
-            self.kernel.throttle.release(peer.uid);
+            self.kernel.accounts.close(peer.uid);
             log::warn!("could not serve a connection: {error}");
         }
     }
@@ -435,7 +442,7 @@ impl<S: Service> Server<S> {
     }
 
     fn close(&mut self, index: u32, mut conn: Box<Conn>) {
-        self.kernel.throttle.release(conn.peer.uid);
+        self.kernel.accounts.close(conn.peer.uid);
         let _ = self.poll.registry().deregister(&mut conn.stream);
         if let Some(input) = conn.input.take() {
             self.kernel.buffers.give_back(input);

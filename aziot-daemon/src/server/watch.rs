@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 
+use crate::config_files::is_drop_in;
+
 /// The watch on one service's main file and drop-in directory.
 #[derive(Debug)]
 pub struct Watch {
@@ -105,7 +107,7 @@ impl Watch {
             changed |= self.watched.iter().filter(|(wd, _)| *wd == event.wd()).any(|(_, interest)| {
                 match (interest, name) {
                     (Interest::Name(wanted), Some(name)) => wanted == name,
-                    (Interest::Toml, Some(name)) => Path::new(name).extension() == Some(OsStr::new("toml")),
+                    (Interest::Toml, Some(name)) => is_drop_in(name),
                     // Something happened to the watched directory itself.
                     (_, None) => flags.intersects(ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF | ReadFlags::IGNORED),
                 }

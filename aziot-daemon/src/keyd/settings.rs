@@ -1,0 +1,67 @@
+//! Reading the configuration, and handing it to the key library.
+
+use std::error::Error;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+
+use aziot_core::config::keyd::Settings;
+use aziot_core::config::{self, Places};
+
+use super::library::{Library, LoadError};
+use crate::config_files::ConfigFiles;
+use crate::listener::Endpoint;
+
+/// Reads and decodes the configuration; what is suspicious in it is logged.
+///
+/// # Errors
+/// What keeps it from being used, with file, line and column.
+pub fn load(files: &ConfigFiles, places: &Places) -> Result<Settings, Box<dyn Error>> {
+    let merged = files.load()?;
+    let loaded = Settings::read(&merged, places)?;
+    for warning in &loaded.warnings {
+        log::warn!("{warning}");
+    }
+    Ok(loaded.settings)
+}
+
+/// Loads the key library and sends it the parameters, then the preloaded keys, each in byte order of the names.
+///
+/// # Errors
+/// The library cannot be used, or refuses a parameter.
+pub fn open_library(settings: &Settings) -> Result<Library, LoadError> {
+    let library = Library::load()?;
+    for (name, value) in &settings.aziot_keys {
+        let what = format!("parameter {name:?} in [aziot_keys] section of the configuration");
+        library.set_parameter(name, value, &what)?;
+    }
+    for (id, location) in &settings.preloaded_keys {
+        let what = format!("location of key ID {id:?} in [preloaded_keys] section of the configuration");
+        library.set_parameter(&format!("preloaded_key:{id}"), location, &what)?;
+    }
+    Ok(library)
+}
+
+/// An error and its causes in one line.
+#[must_use]
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}
+
+/// The endpoint as the listener wants it.
+#[must_use]
+pub fn endpoint(endpoint: &config::Endpoint) -> Endpoint {
+    match endpoint {
+        config::Endpoint::Unix(path) => Endpoint::Path(OsStr::from_bytes(path).into()),
+        config::Endpoint::Descriptor(fd) => Endpoint::Fd(i32::try_from(*fd).unwrap_or(-1)),
+        config::Endpoint::NamedDescriptor(name) => Endpoint::FdName(name.clone()),
+        // The reader of the settings has replaced it by the default, with a warning.
+        config::Endpoint::Http(address) => Endpoint::FdName(address.clone()),
+    }
+}
