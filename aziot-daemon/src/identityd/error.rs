@@ -73,6 +73,22 @@ impl Error {
         self
     }
 
+    /// Adds another error and its causes below the others.
+    #[must_use]
+    pub fn caused_by_error(mut self, other: &Self) -> Self {
+        if other.class != self.class {
+            self.causes.push(other.class.to_string());
+        }
+        self.causes.extend_from_slice(&other.causes);
+        self
+    }
+
+    /// The causes, outermost first.
+    #[must_use]
+    pub fn causes(&self) -> &[String] {
+        &self.causes
+    }
+
     /// The class.
     #[must_use]
     pub fn class(&self) -> Class {

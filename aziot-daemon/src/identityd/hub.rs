@@ -69,10 +69,8 @@ pub trait KeyRing {
 pub struct ModuleKeys {
     /// Handle of the primary key.
     pub handle: Zeroizing<String>,
-    /// The primary key.
-    pub primary: Zeroizing<Vec<u8>>,
-    /// The secondary key.
-    pub secondary: Zeroizing<Vec<u8>>,
+    /// What the hub checks signatures with.
+    pub keys: aziot_core::hub::ModuleKeys,
 }
 
 /// A failed call to the cloud.
