@@ -1,1 +1,4 @@
 //! Support for integration tests.
+
+pub mod pki;
+pub mod simulator;

@@ -4,6 +4,7 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::time::Instant;
 
 use aziot_core::http::chunked;
+use aziot_core::http::request::HeadSearch;
 use mio::net::UnixStream;
 
 use super::buffers::{Buffer, Buffers};
@@ -27,7 +28,7 @@ pub struct Conn {
     /// How much of `output` is gone.
     pub sent: usize,
     /// How far the search for the end of the head has got.
-    pub scanned: usize,
+    pub search: HeadSearch,
     /// About the request whose answer is being made.
     pub meta: Option<Meta>,
     /// What is left of the request's body once the service has answered.
@@ -116,7 +117,7 @@ impl Conn {
             input: None,
             output: Vec::new(),
             sent: 0,
-            scanned: 0,
+            search: HeadSearch::new(),
             meta: None,
             discard: None,
             closing: false,

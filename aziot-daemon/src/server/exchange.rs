@@ -4,8 +4,9 @@ use std::net::Shutdown;
 use std::time::Instant;
 
 use aziot_core::api::{self, Matched};
-use aziot_core::http::request::{self, BodyLength, Head, HeadError};
-use aziot_core::http::{Method, Version, chunked};
+use aziot_core::http::request::{self, Head, HeadError, HeadSearch};
+use aziot_core::http::write::CONTINUE;
+use aziot_core::http::{BodyLength, Connection, Method, Version, chunked};
 use aziot_core::{json, limits};
 
 use super::buffers::Buffer;
@@ -137,7 +138,7 @@ impl<S: Service> Server<S> {
             return false;
         }
         let detail = "end of file before message length reached";
-        self.refuse_body(conn, &api::Error::BodyRead { detail });
+        self.refuse_body(conn, &api::Error::BodyRead { detail: &detail });
         true
     }
 
@@ -178,9 +179,9 @@ impl<S: Service> Server<S> {
             }
             return if self.kernel.stopping { Progress::Finished } else { Progress::NeedBytes };
         };
-        match request::find_end(input.data(), &mut conn.scanned) {
+        match conn.search.find(input.data()) {
             Ok(Some(length)) => {
-                conn.scanned = 0;
+                conn.search = HeadSearch::new();
                 self.request(conn, index, length, None)
             }
             Ok(None) => {
@@ -188,12 +189,10 @@ impl<S: Service> Server<S> {
                     conn.idle = false;
                     conn.deadline = Some(Instant::now() + timing.head);
                 }
-                let (length, size) = (input.len(), input.size());
-                if length >= limits::HEAD {
-                    return self.reject(conn, HeadError::TooLarge);
-                }
-                if length == size {
-                    let larger = (size * 4).min(limits::HEAD);
+                let size = input.size();
+                if input.len() == size {
+                    // One byte more than a head may have, so that the search can tell.
+                    let larger = (size * 4).min(limits::HEAD + 1);
                     if self.kernel.buffers.enlarge(input, larger).is_err() {
                         return self.reject(conn, HeadError::TooLarge);
                     }
@@ -221,9 +220,11 @@ impl<S: Service> Server<S> {
         self.kernel.requests = self.kernel.requests.wrapping_add(1);
         Meta {
             version: head.map_or(Version::Http11, |head| head.version),
-            close: self.kernel.stopping || head.is_none_or(|head| !head.keep_alive),
-            echo: head.is_some_and(|head| head.connection_close),
-            head_only: head.is_some_and(|head| head.is_head),
+            close: self.kernel.stopping || head.is_none_or(|head| !head.keep_alive()),
+            connection: head.map_or([Connection::Default, Connection::Close], |head| {
+                [head.response_connection(true), head.response_connection(false)]
+            }),
+            head_only: head.is_some_and(Head::is_head),
             number: self.kernel.requests,
             target: self.kernel.log_target,
             date: wall_clock(),
@@ -240,13 +241,13 @@ impl<S: Service> Server<S> {
             Decision::Answered { body } => {
                 input.consume(head_length);
                 let rest = match body {
-                    BodyLength::Length(length) => {
+                    BodyLength::Known(length) => {
                         let here = usize::try_from(length).unwrap_or(usize::MAX).min(input.len());
                         input.consume(here);
                         (length > here as u64).then(|| Discard::Length(length - here as u64))
                     }
                     BodyLength::Chunked => Some(Discard::Chunked(chunked::Decoder::new())),
-                    BodyLength::None => None,
+                    BodyLength::Known(0) => None,
                 };
                 conn.served = true;
                 conn.idle = false;
@@ -275,7 +276,7 @@ impl<S: Service> Server<S> {
                 conn.idle = false;
                 conn.deadline = Some(Instant::now() + self.kernel.timing.body);
                 let framing = match length {
-                    BodyLength::Length(length) => {
+                    BodyLength::Known(length) => {
                         let length = usize::try_from(length).unwrap_or(usize::MAX);
                         if self.kernel.buffers.enlarge(&mut input, head_length + length).is_err() {
                             conn.input = Some(input);
@@ -315,7 +316,7 @@ impl<S: Service> Server<S> {
             _ => self.meta(Some(&head)),
         };
         if body.is_none() {
-            log::debug!(target: S::NAME, "<-- {} {} {}{}", head.method_text, head.target, head.fields(), meta.tag());
+            log::debug!(target: S::NAME, "<-- {} {} {}{}", head.method_name, head.target, head.headers, meta.tag());
         }
         if scratch.len() < head.target.len() {
             scratch.resize(head.target.len(), 0);
@@ -327,7 +328,7 @@ impl<S: Service> Server<S> {
         let wanted = match head.method {
             Method::Get => Ok(false),
             Method::Post | Method::Delete => Ok(true),
-            Method::Put if head.is_json => Ok(true),
+            Method::Put if head.is_json() => Ok(true),
             Method::Put => Err(api::Error::UnsupportedMediaType),
             Method::Other => Err(api::Error::MethodNotAllowed),
         };
@@ -336,9 +337,9 @@ impl<S: Service> Server<S> {
             Err(error) => return self.answer_error(conn, &mut meta, &head, &error, body),
         };
         let length = match (wanted, head.body, body) {
-            (false, _, _) | (true, BodyLength::None, None) => 0,
+            (false, _, _) | (true, BodyLength::Known(0), None) => 0,
             (true, _, Some(length)) => length,
-            (true, BodyLength::Length(length), None) => {
+            (true, BodyLength::Known(length), None) => {
                 if length > S::BODY_LIMIT as u64 {
                     meta.close = true;
                     self.refuse(conn, &meta, &api::Error::BodyTooLarge { limit: S::BODY_LIMIT });
@@ -355,18 +356,18 @@ impl<S: Service> Server<S> {
         self.handle(conn, index, meta, &head, &matched, wanted.then_some(bytes));
         // A body that was read has been decoded; what of it is in the buffer is consumed with the head.
         let body = match (wanted, body) {
-            (true, Some(length)) => BodyLength::Length(length as u64),
+            (true, Some(length)) => BodyLength::Known(length as u64),
             _ => head.body,
         };
         Decision::Answered { body }
     }
 
     fn read_body(&mut self, conn: &mut Conn, meta: Meta, head: &Head<'_>) -> Decision {
-        if head.expect_continue {
+        if head.expects_continue {
             if conn.output.capacity() == 0 {
                 conn.output = self.kernel.buffers.output();
             }
-            conn.output.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+            conn.output.extend_from_slice(CONTINUE);
         }
         conn.meta = Some(meta);
         Decision::ReadBody(head.body)
@@ -381,14 +382,14 @@ impl<S: Service> Server<S> {
         body: Option<usize>,
     ) -> Decision {
         // A client that waits for `100 Continue` sends no body after an error.
-        let waits = head.expect_continue && body.is_none() && head.body != BodyLength::None;
+        let waits = head.expects_continue && body.is_none() && head.body != BodyLength::Known(0);
         meta.close |= waits;
         self.refuse(conn, meta, error);
         if waits {
             return Decision::Finish;
         }
         conn.closing |= meta.close;
-        Decision::Answered { body: body.map_or(head.body, |length| BodyLength::Length(length as u64)) }
+        Decision::Answered { body: body.map_or(head.body, |length| BodyLength::Known(length as u64)) }
     }
 
     /// Hands a complete request to the service.
@@ -404,7 +405,7 @@ impl<S: Service> Server<S> {
         conn.meta = None;
         conn.state = State::Head;
         let is_put = head.method == Method::Put;
-        let body = body.filter(|body| is_put || (head.is_json && !body.is_empty()));
+        let body = body.filter(|body| is_put || (head.is_json() && !body.is_empty()));
         if !matched.methods.contains(&head.method) {
             let error = match body.map(json::validate) {
                 Some(Err(error)) => api::Error::Json(error),
@@ -460,7 +461,7 @@ impl<S: Service> Server<S> {
                         step.done.then_some(body.decoded)
                     }
                     Err(error) => {
-                        self.refuse_body(conn, &api::Error::BodyRead { detail: error.detail() });
+                        self.refuse_body(conn, &api::Error::BodyRead { detail: &error });
                         return Progress::Again;
                     }
                 }

@@ -1,13 +1,13 @@
 //! Writing responses: head and body end up in one contiguous piece, which leaves in one system call where the peer's buffer
 //! has room. Deployed clients need the whole head in their first read (spec, daemon chapter B.5).
 
-use aziot_core::http::Version;
-use aziot_core::http::write::{Connection, ResponseHead};
+use aziot_core::http::write::{Content, ResponseHead};
+use aziot_core::http::{Connection, Version};
 use aziot_core::json::BufferFull;
 use aziot_core::time::UnixTime;
 
 /// Room kept for a response head; ours are about 130 bytes.
-const HEAD: usize = 256;
+const HEAD: usize = aziot_core::limits::WRITTEN_RESPONSE_HEAD;
 
 /// What the answer to a request needs to know about it.
 #[derive(Clone, Copy, Debug)]
@@ -16,8 +16,8 @@ pub struct Meta {
     pub version: Version,
     /// The connection is closed after this response.
     pub close: bool,
-    /// The client asked for `connection: keep-alive` in HTTP/1.0, or for `close`: it is told what it gets.
-    pub echo: bool,
+    /// What to say about the connection if it is kept, and if it is closed.
+    pub connection: [Connection; 2],
     /// The request was a HEAD: the response has no body, but the header fields of one.
     pub head_only: bool,
     /// Number of the request in this process, for the log.
@@ -34,13 +34,9 @@ impl Meta {
         Tag(self.number)
     }
 
-    fn connection(&self) -> Option<Connection> {
-        match (self.close, self.version) {
-            (true, Version::Http11) => Some(Connection::Close),
-            (true, Version::Http10) => self.echo.then_some(Connection::Close),
-            (false, Version::Http10) => Some(Connection::KeepAlive),
-            (false, Version::Http11) => None,
-        }
+    fn head(&self, status: u16, content: Content) -> ResponseHead {
+        let connection = self.connection[usize::from(self.close)];
+        ResponseHead { version: self.version, status, content, connection, date: self.date }
     }
 }
 
@@ -70,15 +66,8 @@ pub fn write(
             Some(Err(BufferFull)) | None => room *= 2,
         }
     };
-    let head = ResponseHead {
-        version: meta.version,
-        status,
-        connection: meta.connection(),
-        content_length: Some(length),
-        date: meta.date,
-    };
     let mut head_bytes = [0; HEAD];
-    let head_length = head.write(&mut head_bytes);
+    let head_length = head_into(&mut head_bytes, meta.head(status, Content::Json(length)));
     out[base..base + head_length].copy_from_slice(&head_bytes[..head_length]);
     let body_length = if meta.head_only { 0 } else { length };
     out.copy_within(base + HEAD..base + HEAD + body_length, base + head_length);
@@ -88,24 +77,28 @@ pub fn write(
 
 /// Appends a 204.
 pub fn write_no_content(out: &mut Vec<u8>, meta: &Meta) {
-    write_bare(out, meta, 204, None);
+    write_bare(out, meta, 204, Content::None);
 }
 
 /// Appends a response with an empty body, for errors found before a request could be understood.
 pub fn write_empty(out: &mut Vec<u8>, meta: &Meta, status: u16) {
-    write_bare(out, meta, status, Some(0));
+    write_bare(out, meta, status, Content::Empty);
 }
 
-fn write_bare(out: &mut Vec<u8>, meta: &Meta, status: u16, content_length: Option<usize>) {
-    let head = ResponseHead {
-        version: meta.version,
-        status,
-        connection: meta.connection(),
-        content_length,
-        date: meta.date,
-    };
+fn write_bare(out: &mut Vec<u8>, meta: &Meta, status: u16, content: Content) {
     let mut bytes = [0; HEAD];
-    let length = head.write(&mut bytes);
+    let length = head_into(&mut bytes, meta.head(status, content));
     out.extend_from_slice(&bytes[..length]);
     log::debug!(target: meta.target, "--> {status} {{}}{}", meta.tag());
+}
+
+fn head_into(out: &mut [u8; HEAD], head: ResponseHead) -> usize {
+    match head.write(out) {
+        Ok(length) => length,
+        // The room is what core says is always enough.
+        Err(error) => {
+            log::error!("could not write a response head: {error}");
+            0
+        }
+    }
 }
