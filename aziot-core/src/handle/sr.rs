@@ -1,335 +1,123 @@
-//! The JSON text inside a handle, read in place and written by hand.
-//!
-//! The general reader of [`crate::json`] lends out shared views; here the handle of a base key, a string inside the text,
-//! must be decoded in place once more, and derivation data shrink from decimal text to bytes. So this module has its own
-//! reader for the one shape there is. All text it sees is authenticated.
+//! The JSON text inside a handle: read in place, written by hand.
 
 use base64ct::{Base64, Encoding};
 
 use super::{NONCE_SIZE, Subject};
+use crate::json::{Error, ErrorKind, FromJson, Reader, from_slice};
+use crate::json_input;
 use crate::output::Output;
 
-/// Containers inside containers that a foreign member may have.
-const MAX_DEPTH: u32 = 128;
+json_input! {
+    /// The whole text.
+    struct Signed<'a> {
+        key_id: Named<'a> = "key_id",
+        #[expect(dead_code, reason = "must be there, but any text will do")]
+        nonce: &'a str = "nonce",
+    }
+}
 
 /// The `key_id` member.
 pub(super) enum Named<'a> {
     Key(&'a str),
     KeyPair(&'a str),
-    Derived { base: &'a mut [u8], data: &'a [u8] },
+    /// The base handle stays writable, as it is decoded in place in its turn.
+    Derived {
+        base: &'a mut [u8],
+        data: &'a [u8],
+    },
 }
 
-/// Reads the whole text, which must be UTF-8. Unknown members are skipped; `key_id` and `nonce` must be there once.
+/// Reads the text of a handle whose MAC is right.
 pub(super) fn parse(text: &mut [u8]) -> Option<Named<'_>> {
-    let mut reader = Reader { rest: text };
-    let (mut key_id, mut nonce) = (None, false);
-    reader.expect(b'{')?;
-    if !reader.accept(b'}') {
-        loop {
-            let name = reader.string()?;
-            let known = match &*name {
-                b"key_id" => Known::KeyId,
-                b"nonce" => Known::Nonce,
-                _ => Known::No,
-            };
-            reader.expect(b':')?;
-            match known {
-                Known::KeyId if key_id.is_none() => key_id = Some(reader.named()?),
-                Known::Nonce if !nonce => {
-                    reader.string()?;
-                    nonce = true;
-                }
-                Known::No => reader.skip()?,
-                Known::KeyId | Known::Nonce => return None,
-            }
-            if reader.accept(b'}') {
-                break;
-            }
-            reader.expect(b',')?;
-        }
-    }
-    reader.white_space();
-    if reader.rest.is_empty() && nonce {
-        key_id
-    } else {
-        None
+    let Signed { key_id, nonce: _ } = from_slice(text).ok()?;
+    Some(key_id)
+}
+
+impl<'a> FromJson<'a> for Named<'a> {
+    fn from_json(r: &mut Reader<'a>) -> Result<Self, Error<'a>> {
+        r.open_object("enum KeyId")?;
+        let outcome = named(r);
+        r.close_object(outcome)
     }
 }
 
-enum Known {
-    KeyId,
-    Nonce,
-    No,
+fn named<'a>(r: &mut Reader<'a>) -> Result<Named<'a>, Error<'a>> {
+    let kind = r.next_key(&mut true)?.ok_or(Error::missing_field("Key"))?;
+    match kind {
+        "Key" => r.value().map(Named::Key),
+        "KeyPair" => r.value().map(Named::KeyPair),
+        "Derived" => r
+            .value()
+            .map(|Derived { base, data }| Named::Derived { base, data }),
+        found => Err(Error::new(ErrorKind::UnknownVariant {
+            found,
+            expected: &["Key", "KeyPair", "Derived"],
+        })),
+    }
 }
 
-/// A cursor that gives away what it has passed.
-struct Reader<'a> {
-    rest: &'a mut [u8],
+/// `["<base handle>",[<byte>,…]]`
+struct Derived<'a> {
+    base: &'a mut [u8],
+    data: &'a [u8],
 }
 
-impl<'a> Reader<'a> {
-    /// `{"Key":"…"}`, `{"KeyPair":"…"}` or `{"Derived":["…",[…]]}`.
-    fn named(&mut self) -> Option<Named<'a>> {
-        self.expect(b'{')?;
-        let kind = self.string()?;
-        self.expect(b':')?;
-        let named = match &*kind {
-            b"Key" => Named::Key(core::str::from_utf8(self.string()?).ok()?),
-            b"KeyPair" => Named::KeyPair(core::str::from_utf8(self.string()?).ok()?),
-            b"Derived" => {
-                self.expect(b'[')?;
-                let base = self.string()?;
-                self.expect(b',')?;
-                let data = self.bytes()?;
-                self.expect(b']')?;
-                Named::Derived { base, data }
-            }
-            _ => return None,
-        };
-        self.expect(b'}')?;
-        Some(named)
+impl<'a> FromJson<'a> for Derived<'a> {
+    fn from_json(r: &mut Reader<'a>) -> Result<Self, Error<'a>> {
+        r.open_array("a tuple of size 2")?;
+        let outcome = derived(r);
+        r.close_array(outcome)
     }
+}
 
-    /// An array of numbers 0 to 255, each at least as long in text as the byte it becomes.
-    fn bytes(&mut self) -> Option<&'a [u8]> {
-        self.expect(b'[')?;
-        let end = self.rest.iter().position(|byte| *byte == b']')?;
-        let (array, rest) = core::mem::take(&mut self.rest).split_at_mut_checked(end)?;
-        self.rest = rest;
-        self.advance(1);
-        let mut count = 0;
-        let mut at = skip_white_space(array, 0);
-        if at < array.len() {
-            loop {
-                let digits = array
-                    .get(at..)?
-                    .iter()
-                    .take_while(|byte| byte.is_ascii_digit())
-                    .count();
-                let after = at.checked_add(digits)?;
-                let number = array.get(at..after)?;
-                if number.is_empty() || (number.len() > 1 && number.starts_with(b"0")) {
-                    return None;
-                }
-                let number: u8 = core::str::from_utf8(number).ok()?.parse().ok()?;
-                *array.get_mut(count)? = number;
-                count = count.checked_add(1)?;
-                at = skip_white_space(array, after);
-                if at == array.len() {
-                    break;
-                }
-                if array.get(at) != Some(&b',') {
-                    return None;
-                }
-                at = skip_white_space(array, at.checked_add(1)?);
-            }
-        }
-        let array: &'a [u8] = array;
-        array.get(..count)
+fn derived<'a>(r: &mut Reader<'a>) -> Result<Derived<'a>, Error<'a>> {
+    let too_short = Error::new(ErrorKind::InvalidLength {
+        length: 0,
+        expected: "a tuple",
+        members: 2,
+    });
+    let mut first = true;
+    if !r.next_element(&mut first)? {
+        return Err(too_short);
     }
-
-    /// A string, its escapes resolved in place.
-    fn string(&mut self) -> Option<&'a mut [u8]> {
-        self.expect(b'"')?;
-        let text = core::mem::take(&mut self.rest);
-        let (mut read, mut write) = (0_usize, 0_usize);
-        loop {
-            let byte = *text.get(read)?;
-            read = read.checked_add(1)?;
-            match byte {
-                b'"' => break,
-                0..0x20 => return None,
-                b'\\' => {
-                    let (letter, after) = unescape(text, read)?;
-                    read = after;
-                    let mut utf8 = [0; 4];
-                    for byte in letter.encode_utf8(&mut utf8).bytes() {
-                        *text.get_mut(write)? = byte;
-                        write = write.checked_add(1)?;
-                    }
-                }
-                _ => {
-                    if write != read.wrapping_sub(1) {
-                        *text.get_mut(write)? = byte;
-                    }
-                    write = write.checked_add(1)?;
-                }
-            }
-        }
-        let (text, rest) = text.split_at_mut_checked(read)?;
-        self.rest = rest;
-        text.get_mut(..write)
+    let base = r.string_bytes("a string")?;
+    if !r.next_element(&mut first)? {
+        return Err(too_short);
     }
+    let data = bytes(r.raw()?).ok_or_else(|| r.invalid_type("an array of bytes"))?;
+    Ok(Derived { base, data })
+}
 
-    /// Skips one value of any kind.
-    fn skip(&mut self) -> Option<()> {
-        // One bit per open container, the innermost lowest: set for an object.
-        let (mut objects, mut depth) = (0_u128, 0_u32);
-        loop {
-            self.white_space();
-            match *self.rest.first()? {
-                open @ (b'{' | b'[') => {
-                    if depth == MAX_DEPTH {
-                        return None;
-                    }
-                    self.advance(1);
-                    depth = depth.checked_add(1)?;
-                    objects = (objects << 1) | u128::from(open == b'{');
-                    if !self.accept(if open == b'{' { b'}' } else { b']' }) {
-                        if open == b'{' {
-                            self.name()?;
-                        }
-                        continue;
-                    }
-                    depth = depth.checked_sub(1)?;
-                    objects >>= 1;
-                }
-                b'"' => {
-                    self.string()?;
-                }
-                b't' => self.literal(b"true")?,
-                b'f' => self.literal(b"false")?,
-                b'n' => self.literal(b"null")?,
-                _ => self.number()?,
-            }
-            // A value has ended: so may the containers around it.
-            loop {
-                if depth == 0 {
-                    return Some(());
-                }
-                let object = objects & 1 == 1;
-                if self.accept(b',') {
-                    if object {
-                        self.name()?;
-                    }
-                    break;
-                }
-                self.expect(if object { b'}' } else { b']' })?;
-                depth = depth.checked_sub(1)?;
-                objects >>= 1;
-            }
-        }
+/// The numbers 0 to 255 in `array`, a well-formed JSON value, as bytes at its start.
+///
+/// In place: a number and its comma are at least as long as the byte they become.
+fn bytes(array: &mut [u8]) -> Option<&[u8]> {
+    let end = array.len().checked_sub(1)?;
+    if array.first() != Some(&b'[') || array.get(end) != Some(&b']') {
+        return None;
     }
-
-    fn name(&mut self) -> Option<()> {
-        self.string()?;
-        self.expect(b':')
-    }
-
-    fn literal(&mut self, word: &[u8]) -> Option<()> {
-        self.rest
-            .starts_with(word)
-            .then(|| self.advance(word.len()))
-    }
-
-    /// A number of RFC 8259.
-    fn number(&mut self) -> Option<()> {
-        self.accept_here(b'-');
-        if !self.accept_here(b'0') {
-            self.digits()?;
-        }
-        if self.accept_here(b'.') {
-            self.digits()?;
-        }
-        if self.accept_here(b'e') || self.accept_here(b'E') {
-            let _ = self.accept_here(b'+') || self.accept_here(b'-');
-            self.digits()?;
-        }
-        Some(())
-    }
-
-    fn digits(&mut self) -> Option<()> {
-        let count = self
-            .rest
+    let (mut read, mut count) = (1, 0_usize);
+    // As the value is well-formed, each element ends at a comma or the end.
+    while read < end {
+        let rest = array.get(read..end)?;
+        let length = rest
             .iter()
-            .take_while(|byte| byte.is_ascii_digit())
-            .count();
-        self.advance(count);
-        (count > 0).then_some(())
-    }
-
-    fn white_space(&mut self) {
-        let count = skip_white_space(self.rest, 0);
-        self.advance(count);
-    }
-
-    /// Skips white space, then `byte`, which must be there.
-    fn expect(&mut self, byte: u8) -> Option<()> {
-        self.accept(byte).then_some(())
-    }
-
-    /// Skips white space, then `byte` if it is there.
-    fn accept(&mut self, byte: u8) -> bool {
-        self.white_space();
-        self.accept_here(byte)
-    }
-
-    fn accept_here(&mut self, byte: u8) -> bool {
-        let found = self.rest.first() == Some(&byte);
-        if found {
-            self.advance(1);
+            .position(|byte| *byte == b',')
+            .unwrap_or(rest.len());
+        let number = rest.get(..length)?.trim_ascii();
+        if number.is_empty() {
+            // Only white space: an empty array.
+            break;
         }
-        found
-    }
-
-    fn advance(&mut self, count: usize) {
-        self.rest = core::mem::take(&mut self.rest)
-            .get_mut(count..)
-            .unwrap_or_default();
-    }
-}
-
-fn skip_white_space(text: &[u8], from: usize) -> usize {
-    let rest = text.get(from..).unwrap_or_default();
-    let count = rest
-        .iter()
-        .take_while(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r'))
-        .count();
-    from.saturating_add(count)
-}
-
-/// The character of the escape whose letter is at `at`, and where it ends.
-fn unescape(text: &[u8], at: usize) -> Option<(char, usize)> {
-    let after = at.checked_add(1)?;
-    let letter = match *text.get(at)? {
-        b'"' => '"',
-        b'\\' => '\\',
-        b'/' => '/',
-        b'b' => '\u{8}',
-        b'f' => '\u{c}',
-        b'n' => '\n',
-        b'r' => '\r',
-        b't' => '\t',
-        b'u' => {
-            let (high, after) = hex4(text, after)?;
-            if !(0xd800..0xdc00).contains(&high) {
-                return Some((char::from_u32(high)?, after));
-            }
-            if text.get(after..)?.get(..2)? != b"\\u" {
-                return None;
-            }
-            let (low, after) = hex4(text, after.checked_add(2)?)?;
-            if !(0xdc00..0xe000).contains(&low) {
-                return None;
-            }
-            return Some((
-                char::from_u32(0x1_0000 + ((high & 0x3ff) << 10) + (low & 0x3ff))?,
-                after,
-            ));
+        if !number.iter().all(u8::is_ascii_digit) {
+            return None;
         }
-        _ => return None,
-    };
-    Some((letter, after))
-}
-
-fn hex4(text: &[u8], at: usize) -> Option<(u32, usize)> {
-    let after = at.checked_add(4)?;
-    let digits = text.get(at..after)?;
-    let mut value = 0;
-    for digit in digits {
-        value = (value << 4) | char::from(*digit).to_digit(16)?;
+        let number: u8 = core::str::from_utf8(number).ok()?.parse().ok()?;
+        *array.get_mut(count)? = number;
+        count = count.checked_add(1)?;
+        read = read.checked_add(length)?.checked_add(1)?;
     }
-    Some((value, after))
+    array.get(..count)
 }
 
 /// Writes the text to sign for `subject`.

@@ -489,7 +489,10 @@ impl<'a> Reader<'a> {
         Ok(self.take_lines(end))
     }
 
-    fn string_bytes(&mut self, expected: &'static str) -> Result<&'a mut [u8], Error<'a>> {
+    pub(crate) fn string_bytes(
+        &mut self,
+        expected: &'static str,
+    ) -> Result<&'a mut [u8], Error<'a>> {
         match self.peek_value()? {
             b'"' => self.decode_string(),
             _ => Err(self.invalid_type(expected)),
