@@ -168,7 +168,7 @@ fn merge(base: &mut Table, mut patch: Table, scalars: &[&str], path: &mut String
             Some(old) => match (&mut old.value.kind, new.value.kind) {
                 (Kind::Table(old), Kind::Table(new)) => merge(old, new, scalars, path),
                 (Kind::Array(old), Kind::Array(new)) if !scalars.contains(&path.as_str()) => {
-                    old.extend(new)
+                    old.extend(new);
                 }
                 (_, kind) => {
                     *old = Entry {

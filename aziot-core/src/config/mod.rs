@@ -44,7 +44,7 @@ pub use problem::{Invalid, Loaded, Location, Problem};
 pub use secret::Secret;
 pub use state::{DeviceInfo, device_info};
 
-pub(crate) use section::{FromValue, Mismatch, Reader, Section};
+pub(crate) use section::{FromValue, Mismatch, Reader, Section, variant};
 pub(crate) use tree::Value;
 pub(crate) use write::Writer;
 

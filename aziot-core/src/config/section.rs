@@ -44,10 +44,6 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub fn has_errors(&self) -> bool {
-        !self.errors.borrow().is_empty()
-    }
-
     pub fn error(
         &self,
         at: Option<Position>,
@@ -199,6 +195,12 @@ impl<'a> Section<'a> {
     pub fn value(&self, key: &'static str) -> Option<&'a Value> {
         self.know(key);
         self.table.0.get(key).map(|entry| &entry.value)
+    }
+
+    /// Whether the key is there and is a table.
+    pub fn is_table(&self, key: &'static str) -> bool {
+        self.value(key)
+            .is_some_and(|value| matches!(value.kind, Kind::Table(_)))
     }
 
     /// Counts `key` as known without reading it.
@@ -362,6 +364,15 @@ impl<'a> Section<'a> {
 
     /// As [`finish`](Self::finish), for the document itself.
     pub fn finish_ref(&self) {
+        self.warn_unknown("it is ignored");
+    }
+
+    /// As [`finish`](Self::finish), with `remedy` for keys that look like no known one.
+    pub fn finish_with(self, remedy: &str) {
+        self.warn_unknown(remedy);
+    }
+
+    fn warn_unknown(&self, otherwise: &str) {
         let asked = self.asked.borrow();
         for (key, entry) in &self.table.0 {
             if asked.contains(&key.as_str()) {
@@ -375,7 +386,7 @@ impl<'a> Section<'a> {
                     .filter(|known| !self.table.0.contains_key(*known)),
             ) {
                 Some(known) => format!("did you mean `{known}`?"),
-                None => "it is ignored".into(),
+                None => otherwise.into(),
             };
             self.reader.warning(
                 Some(entry.key_at),
@@ -528,7 +539,12 @@ impl<'a> FromValue<'a> for ByteString {
                     integer(item, u8::MAX.into(), "u8").map(|n| u8::try_from(n).unwrap_or(u8::MAX))
                 })
                 .collect::<Result<_, _>>()?,
-            _ => return Err(Mismatch::wrong_type(value, "byte array")),
+            _ => {
+                return Err(Mismatch::new(
+                    format!("invalid type: {}, expected byte array", value.describe()),
+                    "write the value in quotes",
+                ));
+            }
         };
         let bytes = Zeroizing::new(bytes);
         match bytes.iter().position(|b| *b == 0) {

@@ -82,6 +82,17 @@ impl Url {
         &self.path
     }
 
+    /// The text without user name and password, for messages.
+    pub fn without_userinfo(&self) -> String {
+        format!(
+            "{}",
+            Self {
+                userinfo: String::new(),
+                ..self.clone()
+            }
+        )
+    }
+
     /// The path as the name of a file: percent-decoded. `None` if a host is given or the path is not absolute.
     pub fn file_path(&self) -> Option<Vec<u8>> {
         let here = matches!(self.host(), "" | "localhost");

@@ -231,10 +231,6 @@ fn a_parsed_key_serves_until_its_file_changes_in_any_way() {
     let (home, store) = store();
     let path = file_of(&home, "k");
     store.import_key("k", b"first key").unwrap();
-    assert!(
-        store.cached_key("k").is_none(),
-        "a file changed just now must be read again"
-    );
     settle();
     store.key("k").unwrap();
     assert_eq!(tag(&store.cached_key("k").unwrap()), tag_of(b"first key"));

@@ -178,7 +178,8 @@ fn method(section: &Section<'_>, methods: &[&str]) -> Option<usize> {
 
 const CERT_ID: &str = "add `identity_cert = \"…\"`, a certificate id";
 const KEY_PAIR_ID: &str = "add `identity_pk = \"…\"`, the id of the certificate's key pair";
-const REGISTRATION_ID: &str =
+/// Remedy for a missing `registration_id`.
+pub(crate) const REGISTRATION_ID: &str =
     "add `registration_id = \"…\"`, the id the device is registered under";
 
 fn authentication(section: Section<'_>) -> Option<Authentication> {

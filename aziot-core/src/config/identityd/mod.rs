@@ -7,6 +7,8 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+pub(crate) use decode::{NESTED_DPS, REGISTRATION_ID, cloud_timeout_sec, payload};
+
 use super::{AutoRenew, Endpoint, Invalid, Loaded, Merged, Places, Reader};
 
 /// Default of `cloud_timeout_sec`, and the least it can be.

@@ -1,0 +1,422 @@
+//! The key store when a process dies, or a call fails, at any point of a write.
+//!
+//! A C program drives the library under `tests/tools/crashpoint.c`, which kills it before the n-th call that touches
+//! the store, for every n. After each run the store holds the old state or the new one, nothing else, and the next
+//! start removes what was left.
+#![allow(clippy::unwrap_used, reason = "a test may stop anywhere")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use aziot_crypto::store::Store;
+use tempfile::TempDir;
+
+/// More calls than any operation makes.
+const MANY: usize = 100;
+
+/// Content of the files of a store, by name; `None` stands for any 32 bytes.
+type State = BTreeMap<&'static str, Option<Vec<u8>>>;
+
+struct Scenario {
+    name: &'static str,
+    before: fn(&Path),
+    operation: &'static [&'static str],
+    old: State,
+    new: State,
+}
+
+/// The files of the keys that the scenarios use.
+const KEY: &str = "keys/key-2c70e12b7a0646f92279f427c7b38e7334d8e5389cff167a1dc30e73f826b683.key";
+const OTHER: &str =
+    "keys/other-d9298a10d1b0735837dc4bd85dac641b0f3cef27a47e5d53a54f2f3f5b2fcffa.key";
+
+fn scenarios() -> Vec<Scenario> {
+    let state = |files: &[(&'static str, Option<&str>)]| -> State {
+        files
+            .iter()
+            .map(|(name, content)| (*name, content.map(|text| text.as_bytes().to_vec())))
+            .collect()
+    };
+    let with_key: fn(&Path) = |dir| {
+        fs::create_dir(dir.join("keys")).unwrap();
+        fs::write(dir.join(KEY), "old").unwrap();
+        fs::set_permissions(dir.join(KEY), fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    let old = state(&[(KEY, Some("old"))]);
+    vec![
+        Scenario {
+            name: "create the first key",
+            before: |_| {},
+            operation: &["create", "key"],
+            old: state(&[]),
+            new: state(&[(KEY, None)]),
+        },
+        Scenario {
+            name: "create over an empty file",
+            before: |dir| {
+                fs::create_dir(dir.join("keys")).unwrap();
+                fs::write(dir.join(KEY), "").unwrap();
+                fs::set_permissions(dir.join(KEY), fs::Permissions::from_mode(0o600)).unwrap();
+            },
+            operation: &["create", "key"],
+            old: state(&[(KEY, Some(""))]),
+            new: state(&[(KEY, None)]),
+        },
+        Scenario {
+            name: "create where there is one",
+            before: with_key,
+            operation: &["create", "key"],
+            old: old.clone(),
+            new: old.clone(),
+        },
+        Scenario {
+            name: "import the first key",
+            before: |_| {},
+            operation: &["import", "key", "new key"],
+            old: state(&[]),
+            new: state(&[(KEY, Some("new key"))]),
+        },
+        Scenario {
+            name: "import over a key",
+            before: with_key,
+            operation: &["import", "key", "new key"],
+            old: old.clone(),
+            new: state(&[(KEY, Some("new key"))]),
+        },
+        Scenario {
+            name: "delete",
+            before: with_key,
+            operation: &["delete", "key"],
+            old: old.clone(),
+            new: state(&[]),
+        },
+        Scenario {
+            name: "move over another",
+            before: |dir| {
+                fs::create_dir(dir.join("keys")).unwrap();
+                for (name, content) in [(KEY, "old"), (OTHER, "other")] {
+                    fs::write(dir.join(name), content).unwrap();
+                    fs::set_permissions(dir.join(name), fs::Permissions::from_mode(0o600)).unwrap();
+                }
+            },
+            operation: &["move", "key", "other"],
+            old: state(&[(KEY, Some("old")), (OTHER, Some("other"))]),
+            new: state(&[(OTHER, Some("old"))]),
+        },
+    ]
+}
+
+struct Tools {
+    _dir: TempDir,
+    driver: PathBuf,
+    interposer: PathBuf,
+}
+
+fn tools() -> Tools {
+    let (dir, path) = common::scratch();
+    let interposer = path.join("crashpoint.so");
+    let source = common::here().join("../tests/tools/crashpoint.c");
+    common::cc(&[
+        "-shared",
+        "-fPIC",
+        "-O1",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-o",
+        interposer.to_str().unwrap(),
+        source.to_str().unwrap(),
+        "-ldl",
+    ]);
+    Tools {
+        driver: common::compile_driver(&path),
+        interposer,
+        _dir: dir,
+    }
+}
+
+impl Tools {
+    /// Runs operations on the store in `dir` with something happening at the n-th call; 0 is never.
+    fn run(&self, dir: &Path, operations: &[&str], at: usize, mode: &str) -> Output {
+        Command::new(&self.driver)
+            .arg("run")
+            .arg(common::shared_library())
+            .arg(dir)
+            .args(operations)
+            .env("LD_PRELOAD", &self.interposer)
+            .env("CRASHPOINT_DIR", dir)
+            .env("CRASHPOINT_AT", at.to_string())
+            .env("CRASHPOINT_MODE", mode)
+            .env("CRASHPOINT_TRACE", dir.with_extension("trace"))
+            .output()
+            .unwrap()
+    }
+
+    /// The calls that operations make, as "name path".
+    fn trace(&self, dir: &Path, operations: &[&str]) -> Vec<String> {
+        let trace = dir.with_extension("trace");
+        let _ = fs::remove_file(&trace);
+        let output = self.run(dir, operations, 0, "kill");
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let text = fs::read_to_string(trace).unwrap();
+        text.lines()
+            .map(|line| line.split_once(' ').unwrap().1.to_owned())
+            .collect()
+    }
+}
+
+/// All files below a directory, by their path in it.
+fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let keys = dir.join("keys");
+    for entry in keys.read_dir().into_iter().flatten() {
+        let entry = entry.unwrap();
+        let name = format!("keys/{}", entry.file_name().into_string().unwrap());
+        found.insert(name, fs::read(entry.path()).unwrap());
+    }
+    found
+}
+
+fn is(found: &BTreeMap<String, Vec<u8>>, state: &State) -> bool {
+    found.len() == state.len()
+        && state
+            .iter()
+            .all(|(name, wanted)| match (found.get(*name), wanted) {
+                (Some(content), Some(wanted)) => content == wanted,
+                (Some(content), None) => content.len() == 32,
+                (None, _) => false,
+            })
+}
+
+fn without_temporaries(found: &BTreeMap<String, Vec<u8>>) -> BTreeMap<String, Vec<u8>> {
+    found
+        .iter()
+        .filter(|(name, _)| !name.ends_with(".tmp"))
+        .map(|(name, content)| (name.clone(), content.clone()))
+        .collect()
+}
+
+/// Runs a scenario once; answers the output, and what the store holds then.
+fn play(
+    tools: &Tools,
+    scenario: &Scenario,
+    dir: &Path,
+    at: usize,
+    mode: &str,
+) -> (Output, BTreeMap<String, Vec<u8>>) {
+    (scenario.before)(dir);
+    let output = tools.run(dir, scenario.operation, at, mode);
+    for entry in dir.join("keys").read_dir().into_iter().flatten() {
+        let metadata = entry.unwrap().metadata().unwrap();
+        assert_eq!(
+            metadata.permissions().mode() & 0o077,
+            0,
+            "{}: open to others at call {at}",
+            scenario.name
+        );
+    }
+    (output, files(dir))
+}
+
+/// Kills at every call; after each, old or new, and the next start sweeps.
+fn crash_everywhere(mode: &str) {
+    let tools = tools();
+    for scenario in scenarios() {
+        let (mut crashes, mut leftovers, mut completed) = (0, 0, false);
+        for at in 1..MANY {
+            let (_scratch, dir) = common::scratch();
+            let dir = dir.join("home");
+            fs::create_dir(&dir).unwrap();
+            let (output, found) = play(&tools, &scenario, &dir, at, mode);
+            if output.status.signal().is_none() {
+                assert_eq!(
+                    output.status.code(),
+                    Some(0),
+                    "{}: {output:?}",
+                    scenario.name
+                );
+                assert!(is(&found, &scenario.new), "{}: {found:?}", scenario.name);
+                completed = true;
+                break;
+            }
+            crashes += 1;
+            let kept = without_temporaries(&found);
+            assert!(
+                is(&kept, &scenario.old) || is(&kept, &scenario.new),
+                "{}, killed at call {at}: {found:?}",
+                scenario.name
+            );
+
+            let restarted = Store::new();
+            restarted.set_home(&dir);
+            let swept = restarted.sweep().unwrap();
+            assert_eq!(swept, found.len() - kept.len());
+            assert_eq!(files(&dir), kept);
+            leftovers += swept;
+            // And the operation can be done again.
+            let again = tools.run(&dir, scenario.operation, 0, mode);
+            let moved = scenario.operation[0] == "move" && is(&kept, &scenario.new);
+            assert_eq!(
+                again.status.code(),
+                Some(if moved { 12 } else { 0 }),
+                "{}: {again:?}",
+                scenario.name
+            );
+            assert!(is(&files(&dir), &scenario.new), "{}", scenario.name);
+        }
+        assert!(completed, "{} never completed", scenario.name);
+        let writes = matches!(scenario.operation[0], "import")
+            || scenario.name != "create where there is one";
+        assert!(
+            !writes || crashes >= 3,
+            "{}: only {crashes} points to crash at",
+            scenario.name
+        );
+        if matches!(scenario.operation[0], "import") {
+            assert!(
+                leftovers > 0,
+                "{}: no crash left a temporary file, so nothing was shown",
+                scenario.name
+            );
+        }
+    }
+}
+
+#[test]
+fn killed_before_any_call_the_store_holds_old_or_new() {
+    crash_everywhere("kill");
+}
+
+#[test]
+fn killed_in_the_middle_of_a_write_the_store_holds_old_or_new() {
+    crash_everywhere("torn");
+}
+
+/// Every call fails once with each error: the library says so, old or new is there, and no temporary file is left.
+#[test]
+fn a_failing_call_loses_nothing_and_leaves_nothing() {
+    let tools = tools();
+    for errno in [libc::ENOSPC, libc::EIO, libc::EROFS, libc::EACCES] {
+        for scenario in scenarios() {
+            let mut failures = 0;
+            for at in 1..MANY {
+                let (_scratch, dir) = common::scratch();
+                let dir = dir.join("home");
+                fs::create_dir(&dir).unwrap();
+                let (output, found) = play(&tools, &scenario, &dir, at, &format!("errno:{errno}"));
+                let case = || {
+                    format!(
+                        "{}, errno {errno} at call {at}: {output:?}, {found:?}",
+                        scenario.name
+                    )
+                };
+                match output.status.code() {
+                    Some(0) => assert!(is(&found, &scenario.new), "{}", case()),
+                    Some(12) => {
+                        failures += 1;
+                        assert!(
+                            is(&found, &scenario.old) || is(&found, &scenario.new),
+                            "{}",
+                            case()
+                        );
+                        let log = String::from_utf8_lossy(&output.stderr);
+                        assert!(
+                            log.contains("[ERR!] - could not ") && log.contains("os error"),
+                            "{}",
+                            case()
+                        );
+                    }
+                    _ => panic!("{}", case()),
+                }
+                if reached(&dir) < at {
+                    break;
+                }
+            }
+            assert!(failures > 0, "{}: no call failed", scenario.name);
+        }
+    }
+}
+
+/// How many calls the last run counted.
+fn reached(dir: &Path) -> usize {
+    fs::read_to_string(dir.with_extension("trace")).map_or(0, |text| text.lines().count())
+}
+
+/// Content before name, and both on disk: the order that survives a power cut.
+#[test]
+fn content_is_synced_before_it_is_renamed_and_the_directory_after() {
+    let tools = tools();
+    let (_scratch, dir) = common::scratch();
+    let dir = dir.join("home");
+    fs::create_dir_all(dir.join("keys")).unwrap();
+    let calls = tools.trace(&dir, &["create", "other", "import", "key", "content"]);
+    let last_temporary = calls
+        .iter()
+        .rposition(|call| call.starts_with("open64 ") && call.ends_with(".tmp"))
+        .unwrap();
+    let temporary = calls[last_temporary].split_once(' ').unwrap().1;
+    let keys = dir.join("keys").display().to_string();
+    let expected = [
+        format!("open64 {temporary}"),
+        format!("fchmod {temporary}"),
+        format!("write {temporary}"),
+        format!("fsync {temporary}"),
+        format!("rename {}", dir.join(KEY).display()),
+        format!("open64 {keys}"),
+        format!("fsync {keys}"),
+    ];
+    assert_eq!(
+        calls[last_temporary..last_temporary + expected.len()],
+        expected
+    );
+}
+
+/// A preloaded key whose directory refuses a replacement is written in place, with a warning, and keeps its mode.
+#[test]
+fn a_preloaded_file_that_cannot_be_replaced_is_written_in_place() {
+    let tools = tools();
+    for (call, errno) in [
+        ("open64", libc::EACCES),
+        ("open64", libc::EROFS),
+        ("rename", libc::EBUSY),
+    ] {
+        let (_scratch, dir) = common::scratch();
+        let dir = dir.join("home");
+        fs::create_dir(&dir).unwrap();
+        let (real, link) = (dir.join("real"), dir.join("link"));
+        fs::write(&real, "the longer old key").unwrap();
+        fs::set_permissions(&real, fs::Permissions::from_mode(0o640)).unwrap();
+        symlink("real", &link).unwrap();
+        let uri = format!("file://{}", link.display());
+        let operations = ["preload", "key", &uri, "import", "key", "new"];
+
+        // Where in the sequence the temporary file is made, and renamed.
+        let calls = tools.trace(&dir, &operations);
+        let wanted = |line: &String| match call {
+            "rename" => line.starts_with("rename "),
+            _ => line.starts_with("open64 ") && line.ends_with(".tmp"),
+        };
+        let at = calls.iter().position(wanted).unwrap() + 1;
+        fs::write(&real, "the longer old key").unwrap();
+        let output = tools.run(&dir, &operations, at, &format!("errno:{errno}"));
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{log}");
+        assert_eq!(fs::read(&real).unwrap(), b"new");
+        assert_eq!(
+            fs::metadata(&real).unwrap().permissions().mode() & 0o777,
+            0o640
+        );
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert!(
+            log.contains("[WARN] - could not ") && log.contains("writing it in place"),
+            "{log}"
+        );
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 2);
+    }
+}
