@@ -20,10 +20,7 @@ pub(crate) enum Failure {
         err: store::Error,
     },
     /// A location that is not one.
-    Location {
-        name: &'static str,
-        err: store::LocationError,
-    },
+    Location { name: &'static str, reason: String },
     /// Something that this build cannot do.
     Unsupported(&'static str),
     /// The answer is not in memory.
@@ -55,7 +52,7 @@ impl fmt::Display for Failure {
                 write!(f, "invalid parameter \"{name}\": {err}")
             }
             Self::Key { err, .. } => err.fmt(f),
-            Self::Location { name, err } => write!(f, "invalid parameter \"{name}\": {err}"),
+            Self::Location { name, reason } => write!(f, "invalid parameter \"{name}\": {reason}"),
             Self::Unsupported(what) => f.write_str(what),
             Self::WouldBlock => f.write_str("the answer is not in memory"),
         }

@@ -14,7 +14,7 @@ use aziot_crypto::store::{self, Key, Location, Store};
 use crate::abi::{
     ENCRYPT_MECHANISM_AEAD, ENCRYPT_MECHANISM_DERIVED, ENCRYPT_MECHANISM_RSA_NO_PADDING,
     ENCRYPT_MECHANISM_RSA_PKCS1, EncryptAeadParameters, EncryptDerivedParameters,
-    KEY_LOCATION_FILE, KEY_LOCATION_NONE, KEY_PAIR_PARAMETER_TYPE_ALGORITHM,
+    KEY_LOCATION_FILE, KEY_LOCATION_NONE, KEY_LOCATION_PKCS11, KEY_PAIR_PARAMETER_TYPE_ALGORITHM,
     KEY_PAIR_PARAMETER_TYPE_RSA_EXPONENT, Rc, SIGN_MECHANISM_DERIVED, SIGN_MECHANISM_ECDSA,
     SIGN_MECHANISM_HMAC_SHA256, SignDerivedParameters,
 };
@@ -60,16 +60,17 @@ pub(crate) unsafe extern "C" fn set_parameter(name: *const c_char, value: *const
         // SAFETY: the same.
         let value = unsafe { text("value", value) }?;
         match preloaded {
-            Some(id) => STORE
-                .preload(id, value)
-                .map_err(|err| Failure::Location { name: "value", err }),
+            Some(id) => STORE.preload(id, value).map_err(|err| Failure::Location {
+                name: "value",
+                reason: err.to_string(),
+            }),
             None if name == "homedir_path" => {
                 STORE.set_home(Path::new(value));
                 Ok(())
             }
-            None => Err(Failure::Location {
+            None => Err(Failure::Argument {
                 name: "name",
-                err: store::LocationError::Pkcs11Unsupported,
+                reason: "PKCS#11 is not supported by this build",
             }),
         }
     }))
@@ -387,7 +388,8 @@ pub(crate) unsafe extern "C" fn key_location(id: *const c_char, location: *mut c
         unsafe { text("id", id).and_then(|id| Ok((id, Answer::new("location", location)?))) };
     answer(arguments.map(|(id, location)| {
         location.put(match STORE.location(id) {
-            Some(Location::File(_)) => KEY_LOCATION_FILE,
+            Some(Location::File) => KEY_LOCATION_FILE,
+            Some(Location::Pkcs11) => KEY_LOCATION_PKCS11,
             _ => KEY_LOCATION_NONE,
         });
     }))

@@ -9,8 +9,8 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -419,4 +419,81 @@ fn a_preloaded_file_that_cannot_be_replaced_is_written_in_place() {
         );
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 2);
     }
+}
+
+/// Without the privilege to keep a foreign owner, the group is kept if it may be, and otherwise loses its access.
+#[test]
+fn an_owner_that_cannot_be_kept_is_reported_and_never_widens_access() {
+    let tools = tools();
+    let (_scratch, dir) = common::scratch();
+    let dir = dir.join("home");
+    fs::create_dir(&dir).unwrap();
+    let path = dir.join("key");
+    let uri = format!("file://{}", path.display());
+    let operations = ["preload", "key", &uri, "import", "key", "new"];
+    let foreign = || {
+        fs::write(&path, "old").unwrap();
+        let owned = std::os::unix::fs::chown(&path, Some(12345), Some(54321));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o664)).unwrap();
+        owned
+    };
+    if let Err(err) = foreign() {
+        // Nobody but root can make a file of somebody else's, so there is no such file to write to either.
+        assert_eq!(err.kind(), std::io::ErrorKind::PermissionDenied);
+        return;
+    }
+    let calls = tools.trace(&dir, &operations);
+    let metadata = fs::metadata(&path).unwrap();
+    assert_eq!(
+        (metadata.uid(), metadata.gid(), metadata.mode() & 0o777),
+        (12345, 54321, 0o664)
+    );
+
+    // Only the first of two attempts, that with the owner, is refused: the group is kept.
+    foreign().unwrap();
+    let at = calls
+        .iter()
+        .position(|call| call.starts_with("fchown "))
+        .unwrap()
+        + 1;
+    let output = tools.run(&dir, &operations, at, &format!("errno:{}", libc::EPERM));
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{log}");
+    let metadata = fs::metadata(&path).unwrap();
+    assert_eq!((metadata.gid(), metadata.mode() & 0o777), (54321, 0o664));
+    assert!(
+        log.contains("belonged to user 12345, group 54321, and now belongs to"),
+        "{log}"
+    );
+    assert_eq!(fs::read(&path).unwrap(), b"new");
+
+    // As an ordinary user neither is possible.
+    foreign().unwrap();
+    std::os::unix::fs::chown(&dir, Some(65534), Some(65534)).unwrap();
+    fs::set_permissions(dir.parent().unwrap(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+    let (_copies, copies) = common::scratch();
+    fs::set_permissions(&copies, fs::Permissions::from_mode(0o755)).unwrap();
+    let library = copies.join("libaziot_keys.so");
+    let driver = copies.join("driver");
+    fs::copy(common::shared_library(), &library).unwrap();
+    fs::copy(&tools.driver, &driver).unwrap();
+    let output = Command::new(driver)
+        .uid(65534)
+        .gid(65534)
+        .args(["run".as_ref(), library.as_os_str(), dir.as_os_str()])
+        .args(operations)
+        .output()
+        .unwrap();
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{log}");
+    let metadata = fs::metadata(&path).unwrap();
+    assert_eq!(
+        (metadata.uid(), metadata.gid(), metadata.mode() & 0o777),
+        (65534, 65534, 0o606)
+    );
+    assert!(
+        log.contains("and now belongs to user 65534, group 65534"),
+        "{log}"
+    );
 }

@@ -4,6 +4,8 @@ use core::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use aziot_core::id::NameTooLong;
+
 use super::MAX_KEY_LEN;
 use crate::file;
 
@@ -25,6 +27,8 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// The id is too long for the name of a file.
+    NameTooLong(NameTooLong),
     /// The id has no location of its own, and there is no home directory.
     NoLocation,
     /// There is no such key.
@@ -34,6 +38,8 @@ pub enum Error {
     },
     /// An import of PEM text.
     PemImport,
+    /// The location of the key is a PKCS#11 token.
+    Pkcs11Unsupported,
     /// The kernel gave no random numbers.
     Random(io::Error),
     /// The file system could not say whether the file exists.
@@ -63,9 +69,11 @@ impl Error {
             | Self::NoLocation
             | Self::NotFound { .. }
             | Self::PemImport
+            | Self::Pkcs11Unsupported
             | Self::TooLong => true,
             Self::Empty { .. }
             | Self::File(_)
+            | Self::NameTooLong(_)
             | Self::Random(_)
             | Self::Stat { .. }
             | Self::Vanished { .. } => false,
@@ -89,6 +97,8 @@ impl fmt::Display for Error {
             }
             Self::NotFound { path } => write!(f, "not found: there is no {}", path.display()),
             Self::PemImport => f.write_str("the bytes are PEM text, which cannot be a symmetric key"),
+            Self::NameTooLong(err) => err.fmt(f),
+            Self::Pkcs11Unsupported => f.write_str("the key is in a PKCS#11 token, which this build does not support"),
             Self::Random(err) => write!(f, "could not get random numbers from the kernel: {err}"),
             Self::Stat { path, err } => write!(f, "could not examine {}: {err}", path.display()),
             Self::TooLong => write!(f, "a key can have at most {MAX_KEY_LEN} bytes"),
@@ -107,30 +117,3 @@ impl core::error::Error for Error {
         }
     }
 }
-
-/// Why a URI is not the location of a key.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub enum LocationError {
-    /// A `file:` URI names another host.
-    Host,
-    /// There is no colon.
-    NoScheme,
-    /// A `pkcs11:` URI.
-    Pkcs11Unsupported,
-    /// Neither `file` nor `pkcs11`.
-    UnknownScheme,
-}
-
-impl fmt::Display for LocationError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Host => "a file: URI must name no host, as in file:///path",
-            Self::NoScheme => "missing scheme: expected file:///path",
-            Self::Pkcs11Unsupported => "PKCS#11 is not supported by this build",
-            Self::UnknownScheme => "unrecognized scheme: expected file: in lower case",
-        })
-    }
-}
-
-impl core::error::Error for LocationError {}

@@ -14,7 +14,6 @@
 
 mod cache;
 mod error;
-mod location;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -22,16 +21,19 @@ mod turn;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use aziot_core::id;
+use aziot_core::uri::{self, LocationError};
 use zeroize::Zeroizing;
 
 use self::cache::{Cache, Entry};
-pub use self::error::{Error, LocationError};
-pub use self::location::Location;
+pub use self::error::Error;
 use self::turn::Turns;
 use crate::file::{self, Contents, Options};
 use crate::software::HmacSha256;
@@ -56,7 +58,7 @@ pub struct Store {
 #[derive(Clone, Debug, Default)]
 struct Settings {
     keys_directory: Option<PathBuf>,
-    preloaded: BTreeMap<String, PathBuf>,
+    preloaded: BTreeMap<String, Preloaded>,
     /// Counts changes, so that a key that was looked up under older settings is not remembered under these.
     generation: u32,
 }
@@ -75,15 +77,21 @@ impl Store {
         self.swept.store(false, Ordering::Relaxed);
     }
 
-    /// The key with this id lives at the given `file:` URI and nowhere else.
+    /// The key with this id lives at the given `file:` or `pkcs11:` URI and nowhere else. This build takes `pkcs11:`
+    /// locations, so that a configuration that has some can be loaded, but refuses every use of such a key.
     ///
     /// # Errors
     ///
-    /// A URI that is not one, or that leads to something that this build does not support. Nothing is changed then.
-    pub fn preload(&self, id: &str, uri: &str) -> Result<(), LocationError> {
-        let path = location::parse(uri)?;
+    /// A URI that is not one. Nothing is changed then.
+    pub fn preload<'u>(&self, id: &str, uri: &'u str) -> Result<(), LocationError<'u>> {
+        // Decoded text takes at most one byte more than the URI.
+        let mut decoded = vec![0; uri.len() + 1];
+        let preloaded = match uri::Location::parse(uri, &mut decoded)? {
+            uri::Location::File(path) => Preloaded::File(OsStr::from_bytes(path).into()),
+            uri::Location::Pkcs11(_) => Preloaded::Pkcs11,
+        };
         self.change(|settings| {
-            settings.preloaded.insert(id.to_owned(), path);
+            settings.preloaded.insert(id.to_owned(), preloaded);
         });
         Ok(())
     }
@@ -106,9 +114,12 @@ impl Store {
     /// Where a key lives, or would be made; `None` if nothing is configured for it. Does not look at the disk.
     #[must_use]
     pub fn location(&self, id: &str) -> Option<Location> {
-        self.settings()
-            .locate(id)
-            .map(|place| Location::File(place.path))
+        let settings = self.settings();
+        match settings.preloaded.get(id) {
+            Some(Preloaded::File(_)) => Some(Location::File),
+            Some(Preloaded::Pkcs11) => Some(Location::Pkcs11),
+            None => settings.keys_directory.as_ref().map(|_| Location::File),
+        }
     }
 
     /// A key that is in memory and still current, after one `stat`; never waits for another call and, while the id is
@@ -174,7 +185,7 @@ impl Store {
             return Err(Error::PemImport);
         }
         let settings = self.settings();
-        let place = settings.locate(id).ok_or(Error::NoLocation)?;
+        let place = settings.locate(id)?;
         let _turn = self.turns.take(&place.path);
         match place.read()? {
             Some(contents) if is_pem(&contents.bytes) => Err(Error::KeyPair { path: place.path }),
@@ -189,7 +200,7 @@ impl Store {
     ///
     /// [`Error::NoLocation`], or a file that cannot be removed.
     pub fn delete(&self, id: &str) -> Result<bool, Error> {
-        let place = self.settings().locate(id).ok_or(Error::NoLocation)?;
+        let place = self.settings().locate(id)?;
         let _turn = self.turns.take(&place.path);
         let removed = file::remove(&place.path);
         self.cache.forget(&place.path);
@@ -203,8 +214,8 @@ impl Store {
     /// [`Error::NoLocation`], or a file that cannot be renamed, a missing one included. Nothing is changed then.
     pub fn move_key(&self, from: &str, to: &str) -> Result<(), Error> {
         let settings = self.settings();
-        let from = settings.locate(from).ok_or(Error::NoLocation)?;
-        let to = settings.locate(to).ok_or(Error::NoLocation)?;
+        let from = settings.locate(from)?;
+        let to = settings.locate(to)?;
         let _turns = self.turns.take_both(&from.path, &to.path);
         if from.path.exists() {
             to.make_directory()?;
@@ -221,7 +232,7 @@ impl Store {
     ///
     /// [`Error::NoLocation`], or a file system that cannot tell.
     pub fn exists(&self, id: &str) -> Result<bool, Error> {
-        let place = self.settings().locate(id).ok_or(Error::NoLocation)?;
+        let place = self.settings().locate(id)?;
         place.path.try_exists().map_err(|err| Error::Stat {
             path: place.path,
             err,
@@ -236,19 +247,14 @@ impl Store {
     /// A `keys/` directory that cannot be swept.
     pub fn sweep(&self) -> Result<usize, Error> {
         let settings = self.settings();
-        let elsewhere: BTreeSet<PathBuf> = settings
-            .preloaded
-            .values()
-            // The temporary file is beside the file itself, not beside a link to it.
-            .filter_map(|path| {
-                path.canonicalize()
-                    .ok()
-                    .as_deref()
-                    .unwrap_or(path)
-                    .parent()
-                    .map(Path::to_owned)
-            })
-            .collect();
+        let mut elsewhere = BTreeSet::new();
+        for preloaded in settings.preloaded.values() {
+            if let Preloaded::File(path) = preloaded {
+                // The temporary file is beside the file itself, not beside a link to it.
+                let path = path.canonicalize().unwrap_or_else(|_| path.clone());
+                elsewhere.extend(path.parent().map(Path::to_owned));
+            }
+        }
         let mut removed = 0;
         self.swept.store(true, Ordering::Relaxed);
         for directory in elsewhere {
@@ -276,7 +282,7 @@ impl Store {
             return Ok(key);
         }
         let settings = self.settings();
-        let place = settings.locate(id).ok_or(Error::NoLocation)?;
+        let place = settings.locate(id)?;
         let _turn = self.turns.take(&place.path);
         // Another call may have read it while this one waited.
         match self.cached_key(id) {
@@ -367,19 +373,40 @@ struct Place {
     keys_directory: Option<PathBuf>,
 }
 
+/// Where a key lives.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Location {
+    /// In a file.
+    File,
+    /// In a PKCS#11 token.
+    Pkcs11,
+}
+
+/// The location of its own that a key has.
+#[derive(Clone, Debug)]
+enum Preloaded {
+    File(PathBuf),
+    Pkcs11,
+}
+
 impl Settings {
-    fn locate(&self, id: &str) -> Option<Place> {
-        if let Some(path) = self.preloaded.get(id) {
-            return Some(Place {
+    fn locate(&self, id: &str) -> Result<Place, Error> {
+        match self.preloaded.get(id) {
+            Some(Preloaded::File(path)) => Ok(Place {
                 path: path.clone(),
                 keys_directory: None,
-            });
+            }),
+            Some(Preloaded::Pkcs11) => Err(Error::Pkcs11Unsupported),
+            None => {
+                let directory = self.keys_directory.as_ref().ok_or(Error::NoLocation)?;
+                let name = id::file_name(id, ".key").map_err(Error::NameTooLong)?;
+                Ok(Place {
+                    path: directory.join(name.as_str()),
+                    keys_directory: Some(directory.clone()),
+                })
+            }
         }
-        let directory = self.keys_directory.as_ref()?;
-        Some(Place {
-            path: directory.join(location::file_name(id)),
-            keys_directory: Some(directory.clone()),
-        })
     }
 }
 

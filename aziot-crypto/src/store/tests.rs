@@ -18,7 +18,9 @@ fn store() -> (TempDir, Store) {
 }
 
 fn file_of(home: &TempDir, id: &str) -> PathBuf {
-    home.path().join("keys").join(location::file_name(id))
+    home.path()
+        .join("keys")
+        .join(id::file_name(id, ".key").unwrap().as_str())
 }
 
 fn mode(path: &Path) -> u32 {
@@ -57,6 +59,111 @@ fn kf_02_a_generated_key_is_32_raw_bytes_with_private_modes() {
 }
 
 #[test]
+fn kf_01_file_names() {
+    let (home, store) = store();
+    for (id, name) in [
+        (
+            "device-id",
+            "deviceid-bd732105ef89cf8edd2606a5309c8a26b7b5599a4e124a0fe6199b6b2f60e655.key",
+        ),
+        (
+            "handle-validation-key",
+            "handlevalidationkey-40f1ca41fe8b50f53e10f3e3a580dcae24087f37aa498ba9903f2612b03e90ba.key",
+        ),
+        (
+            "ca",
+            "ca-6959097001d10501ac7d54c0bdb8db61420f658f2922cc26e46d536119a31126.key",
+        ),
+        (
+            "aziot_identityd_master_id",
+            "aziotidentitydmasterid-91b92c2c06a5a5dda5fbc9c48b4d428d930b9c1b8b2956a1044ccbc7a266afc9.key",
+        ),
+        (
+            "../../etc/passwd",
+            "etcpasswd-3754d6cb3a38e1185e5b382d5f3ef3f118af75bf4bf0254d1fdb8437f51423e0.key",
+        ),
+        (
+            "Ünï/cödé key",
+            "ncdkey-47b3cd261ad836c42e298da33dff507543e7d45b5203bcd3ae4724635b0b41e2.key",
+        ),
+        (
+            "",
+            "-e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855.key",
+        ),
+    ] {
+        store
+            .import_key(id, id.as_bytes().get(..1).unwrap_or(b"x"))
+            .unwrap();
+        assert!(home.path().join("keys").join(name).is_file(), "{id}");
+    }
+    assert_eq!(keys_in(&home), 7);
+}
+
+#[test]
+fn kf_03_file_uris() {
+    for (uri, path) in [
+        ("file:///D/a%20b", "a b"),
+        ("file:///D/a b", "a b"),
+        ("file:///D/x?y#z", "x"),
+        ("file:///D/d/../y", "y"),
+        ("file:///D/b\\c", "b/c"),
+        ("file:///D/p%2Fq", "p/q"),
+        ("file:///D/pct%zz", "pct%zz"),
+        ("file:///D/caf%C3%A9", "café"),
+        ("file:///D/café", "café"),
+        ("file:///D/plus+x", "plus+x"),
+        ("file:///D/semi;x=1", "semi;x=1"),
+        ("file:/D/x", "x"),
+        ("file:D/x", "x"),
+        ("file://localhost/D/x", "x"),
+    ] {
+        let dir = TempDir::new().unwrap();
+        for below in ["b", "p"] {
+            fs::create_dir(dir.path().join(below)).unwrap();
+        }
+        let store = Store::new();
+        let base = dir.path().to_str().unwrap();
+        store
+            .preload(
+                "k",
+                &uri.replacen(if uri.contains("/D") { "/D" } else { "D" }, base, 1),
+            )
+            .unwrap();
+        store.create_key("k").unwrap();
+        assert_eq!(fs::read(dir.path().join(path)).unwrap().len(), 32, "{uri}");
+    }
+    for uri in ["file://host/D/x", "FILE:///D/x", "http://x", "/D/x", ""] {
+        assert!(Store::new().preload("k", uri).is_err(), "{uri}");
+    }
+}
+
+#[test]
+fn kf_08_a_preloaded_token_key_is_taken_and_refused_on_use() {
+    let (home, store) = store();
+    store
+        .preload("k", "pkcs11:token=Key pairs;object=k?pin-value=1234")
+        .unwrap();
+    assert_eq!(
+        (store.location("k"), store.location("l")),
+        (Some(Location::Pkcs11), Some(Location::File))
+    );
+    for err in [
+        store.key("k").unwrap_err(),
+        store.create_key("k").unwrap_err(),
+        store.import_key("k", b"x").unwrap_err(),
+        store.delete("k").unwrap_err(),
+        store.move_key("k", "l").unwrap_err(),
+    ] {
+        assert!(
+            err.is_invalid_parameter() && err.to_string().contains("PKCS#11"),
+            "{err}"
+        );
+    }
+    assert!(store.preload("k", "pkcs11:object=x").is_err());
+    assert!(!home.path().join("keys").exists());
+}
+
+#[test]
 fn reading_calls_make_no_directory() {
     let (home, store) = store();
     assert!(matches!(store.key("x"), Err(Error::NotFound { .. })));
@@ -84,7 +191,7 @@ fn kf_06_without_a_home_only_preloaded_keys_work() {
     store
         .preload("x", &format!("file://{}", path.display()))
         .unwrap();
-    assert_eq!(store.location("x"), Some(Location::File(path.clone())));
+    assert_eq!(store.location("x"), Some(Location::File));
     assert_eq!(store.location("y"), None);
     store.create_key("x").unwrap();
     assert_eq!(fs::read(path).unwrap().len(), 32);
@@ -193,7 +300,7 @@ fn kf_11_missing_keys() {
 }
 
 #[test]
-fn ids_too_long_for_a_file_name_fail_as_the_file_system_says() {
+fn ids_too_long_for_a_file_name_are_refused() {
     let (_home, store) = store();
     store.create_key(&"x".repeat(186)).unwrap();
     let err = store.create_key(&"x".repeat(187)).unwrap_err();
