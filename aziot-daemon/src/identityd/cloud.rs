@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use aziot_core::config::identityd::Settings;
 use aziot_core::hub;
 use aziot_core::id::{DeviceId, HubName, ModuleId};
-use aziot_core::retry::{self, Answer, Attempt, Attempts, GaveUp, Next, Policy};
+use aziot_core::retry::{self, Answer, Attempt, Attempts, GaveUp, NetworkCause, Next, Policy};
 use aziot_core::sas::{Audience, LIFETIME, SasToken};
 use zeroize::Zeroizing;
 
@@ -202,12 +202,14 @@ fn sign(class: Class, result: &Result<Response, client::Error>) -> Sign {
     match result {
         Ok(response) if response.status == 429 => Sign::Throttled,
         Ok(response) if retry::is_network_status(response.status) => Sign::Lost {
-            cause: Error::because(class, format_args!("HTTP error {}", response.status_line())),
+            cause: NetworkCause::Status(response.status),
+            error: Error::because(class, format_args!("HTTP error {}", response.status_line())),
             untrusted: false,
         },
         Ok(_) => Sign::Reached,
         Err(error) => Sign::Lost {
-            cause: Error::because(class, error),
+            cause: NetworkCause::NoAnswer(GaveUp::Failed(failure(error))),
+            error: Error::because(class, error),
             untrusted: error.kind() == client::Kind::Untrusted,
         },
     }
@@ -288,7 +290,8 @@ impl CloudHub {
         }
         if failure.kind == Kind::Network {
             // A gateway that answers for a hub it has lost.
-            self.events.send(Event::Link(Sign::Lost { cause: failure.error.clone(), untrusted: false }));
+            let cause = if retry::is_network_status(status) { NetworkCause::Status(status) } else { NetworkCause::Gateway };
+            self.events.send(Event::Link(Sign::Lost { cause, error: failure.error.clone(), untrusted: false }));
         }
         Err(failure)
     }
@@ -298,36 +301,27 @@ fn unusable(error: impl std::fmt::Display) -> Failure {
     Failure::hub(Kind::Other, error)
 }
 
-fn owned(module: hub::Module<'_>) -> Module {
-    Module {
-        module_id: module.module.to_owned(),
-        managed_by: module.managed_by.map(ToOwned::to_owned),
-        device_id: module.device.to_owned(),
-        generation_id: module.generation.map(ToOwned::to_owned),
-    }
-}
-
 impl Hub for CloudHub {
     fn create(&self, module: &str) -> Result<Module, Failure> {
         let (device, module) = self.ids(module)?;
-        self.call(&hub::Request::Create { device, module }, |answer| hub::module(answer).map(owned))
+        self.call(&hub::Request::Create { device, module }, |answer| hub::module(answer).map(Module::from))
     }
 
     fn set_keys(&self, module: &str, keys: &ModuleKeys) -> Result<Module, Failure> {
         let (device, module) = self.ids(module)?;
         let request = hub::Request::SetKeys { device, module, keys: &keys.keys };
-        self.call(&request, |answer| hub::module(answer).map(owned))
+        self.call(&request, |answer| hub::module(answer).map(Module::from))
     }
 
     fn module(&self, module: &str) -> Result<Module, Failure> {
         let (device, module) = self.ids(module)?;
-        self.call(&hub::Request::Get { device, module }, |answer| hub::module(answer).map(owned))
+        self.call(&hub::Request::Get { device, module }, |answer| hub::module(answer).map(Module::from))
     }
 
     fn modules(&self) -> Result<Vec<Module>, Failure> {
         let device = self.device_id()?;
         self.call(&hub::Request::List { device }, |answer| {
-            hub::Modules::new(answer)?.map(|module| module.map(owned)).collect()
+            hub::Modules::new(answer)?.map(|module| module.map(Module::from)).collect()
         })
     }
 

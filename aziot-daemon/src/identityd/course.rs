@@ -4,20 +4,30 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aziot_core::config::identityd::Source;
+use aziot_core::retry::Backoff;
 
 use super::answers::Answer;
 use super::cloud::{CloudHub, clock_error};
 use super::device::Device;
 use super::error::{Class, Error};
 use super::hub::{Failure, Hub as _, Kind};
-use super::link::{Backoff, Link, Sign};
+use super::link::{News, Sign};
 use super::provision::{self, End, Run, Trigger, manual};
 use super::{CLOCK, Event, Identityd, RETRY, busy, clock, random};
 use crate::lanes::Lane;
 use crate::service::{Context, RequestId};
 
+/// The pause after the first attempt that failed.
+const FIRST_PAUSE: Duration = Duration::from_secs(5);
+
+/// The longest pause between attempts, apart from jitter.
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+
+/// The shortest pause before the hub is asked whether it is back.
+const LEAST_PAUSE: Duration = Duration::from_millis(50);
+
 /// Where the service stands.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Course {
     running: Option<Trigger>,
     /// Reprovision requests that the running procedure answers, and those that the next one will.
@@ -43,9 +53,9 @@ pub struct Course {
 pub enum State {
     /// There is no device identity, and none is being obtained.
     NotProvisioned,
-    /// The device is known, the hub is not reached or the modules are not in order.
+    /// The device identity is known, the hub cannot be reached.
     Offline,
-    /// All is well.
+    /// The device identity is known.
     Provisioned,
     /// An identity is being obtained.
     Provisioning,
@@ -66,6 +76,24 @@ impl State {
             Self::Provisioning => "provisioning",
             Self::Unconnected => "unconnected",
             Self::WaitingForTime => "waiting-for-time",
+        }
+    }
+}
+
+impl Default for Course {
+    fn default() -> Self {
+        Self {
+            running: None,
+            asked: Vec::new(),
+            next_asked: Vec::new(),
+            config_changed: false,
+            concluded: false,
+            reconciled: false,
+            failure: None,
+            backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
+            next_attempt: None,
+            state: None,
+            since: clock::now(),
         }
     }
 }
@@ -132,7 +160,7 @@ impl Identityd {
         if !self.needs_time() {
             cx.clear_alarm(CLOCK);
             if self.course.running.is_none() && !self.course.reconciled {
-                self.course.backoff.reset();
+                self.course.backoff.succeeded();
                 self.begin(Trigger::Startup, cx);
             }
         } else if self.course.running.is_none() && !self.course.reconciled {
@@ -160,6 +188,7 @@ impl Identityd {
             places: self.root.places(),
             device: self.device.clone(),
             events: cx.events(),
+            registered: false,
         };
         if cx.run(Lane::Cloud, move || Event::Procedure(Box::new(provision::run(run)))).is_err() {
             self.course.failure = Some(Failure::local(busy()));
@@ -201,7 +230,7 @@ impl Identityd {
         } else if self.course.running.is_some() {
             self.course.config_changed = true;
         } else {
-            self.course.backoff.reset();
+            self.course.backoff.succeeded();
             let settled = self.device.is_some() && self.course.reconciled;
             self.begin(if settled { Trigger::ConfigurationFileUpdate } else { Trigger::Startup }, cx);
         }
@@ -221,7 +250,7 @@ impl Identityd {
             Ok(()) => {
                 self.course.failure = None;
                 self.course.reconciled = true;
-                self.course.backoff.reset();
+                self.course.backoff.succeeded();
             }
             Err(failure) => {
                 // A reprovision that got no assignment has changed nothing.
@@ -263,11 +292,14 @@ impl Identityd {
         }
     }
 
-    /// Sets the next attempt.
+    /// Sets the next attempt: to reconcile as long as that has not been done, else to see whether the hub is back.
     fn schedule(&mut self, cx: &mut Context<'_, Self>) {
-        let backoff = if self.course.reconciled { &mut self.probe } else { &mut self.course.backoff };
-        let pause = backoff.next(random());
-        let pause = pause.mul_f64(cx.timing().scale);
+        let pause = if self.course.reconciled {
+            let Some(pause) = self.link.probe_in() else { return };
+            pause.max(LEAST_PAUSE)
+        } else {
+            self.course.backoff.failed(random()).mul_f64(cx.timing().scale)
+        };
         log::info!("Trying again in {:.0} seconds.", pause.as_secs_f64().ceil());
         self.course.next_attempt = Some(clock::now().saturating_add(pause.as_secs()));
         cx.set_alarm(RETRY, pause);
@@ -282,7 +314,7 @@ impl Identityd {
             self.wait_for_time(cx);
         } else if !self.course.reconciled {
             self.begin(Trigger::Startup, cx);
-        } else if self.link != Link::Up {
+        } else if self.link.down().is_some() {
             self.ask_whether_hub_answers(cx);
         }
     }
@@ -303,30 +335,30 @@ impl Identityd {
     }
 
     pub(super) fn probed(&mut self, cx: &mut Context<'_, Self>) {
-        if self.link != Link::Up && self.course.next_attempt.is_none() {
+        if self.link.down().is_some() && self.course.next_attempt.is_none() {
             self.schedule(cx);
         }
     }
 
     pub(super) fn link_sign(&mut self, sign: Sign, cx: &mut Context<'_, Self>) {
-        let was_down = self.link.down().is_some();
-        let divert = self.link.note(sign);
-        if divert {
-            self.divert_reads(cx);
-        }
-        if self.link.is_up() {
-            self.probe.reset();
-            if was_down && self.course.running.is_none() {
-                if self.course.reconciled {
-                    self.course.next_attempt = None;
-                    cx.clear_alarm(RETRY);
-                } else {
-                    self.course.backoff.reset();
-                    self.begin(Trigger::Startup, cx);
+        match self.link.note(sign) {
+            News::None => {}
+            News::Divert => {
+                self.divert_reads(cx);
+                let idle = self.course.running.is_none() && self.course.next_attempt.is_none();
+                if idle && self.link.down().is_some() {
+                    self.schedule(cx);
                 }
             }
-        } else if self.course.running.is_none() && self.course.next_attempt.is_none() {
-            self.schedule(cx);
+            News::Back if self.course.running.is_some() => {}
+            News::Back if self.course.reconciled => {
+                self.course.next_attempt = None;
+                cx.clear_alarm(RETRY);
+            }
+            News::Back => {
+                self.course.backoff.succeeded();
+                self.begin(Trigger::Startup, cx);
+            }
         }
     }
 
@@ -350,10 +382,11 @@ impl Identityd {
         if self.course.running.is_none() && self.needs_time() {
             return State::WaitingForTime;
         }
-        match (&self.device, self.course.running, self.course.concluded) {
-            (Some(_), None, _) | (Some(_), Some(_), true) => State::Offline,
-            (_, Some(_), _) => State::Provisioning,
-            (None, None, _) => State::NotProvisioned,
+        match (&self.device, self.course.running) {
+            (Some(_), _) if self.link.down().is_some() => State::Offline,
+            (Some(_), _) => State::Provisioned,
+            (None, Some(_)) => State::Provisioning,
+            (None, None) => State::NotProvisioned,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What the procedures of this service ask of IoT Hub and of the Keys Service, apart from how it is done.
 
+use aziot_core::hub;
 use zeroize::Zeroizing;
 
 use super::error::{Class, Error};
@@ -15,6 +16,30 @@ pub struct Module {
     pub device_id: String,
     /// Changes whenever a module is deleted and created again.
     pub generation_id: Option<String>,
+}
+
+impl From<hub::Module<'_>> for Module {
+    fn from(module: hub::Module<'_>) -> Self {
+        Self {
+            module_id: module.module.to_owned(),
+            managed_by: module.managed_by.map(ToOwned::to_owned),
+            device_id: module.device.to_owned(),
+            generation_id: module.generation.map(ToOwned::to_owned),
+        }
+    }
+}
+
+impl Module {
+    /// A view of it.
+    #[must_use]
+    pub fn borrowed(&self) -> hub::Module<'_> {
+        hub::Module {
+            module: &self.module_id,
+            device: &self.device_id,
+            managed_by: self.managed_by.as_deref(),
+            generation: self.generation_id.as_deref(),
+        }
+    }
 }
 
 /// The module registry of a device in IoT Hub (identity-service 10).
@@ -70,7 +95,7 @@ pub struct ModuleKeys {
     /// Handle of the primary key.
     pub handle: Zeroizing<String>,
     /// What the hub checks signatures with.
-    pub keys: aziot_core::hub::ModuleKeys,
+    pub keys: hub::ModuleKeys,
 }
 
 /// A failed call to the cloud.

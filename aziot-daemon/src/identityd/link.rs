@@ -1,115 +1,117 @@
 //! Whether IoT Hub can be reached, as the event loop sees it, and when to try again.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use aziot_core::provisioning::HubReachability;
+use aziot_core::retry::NetworkCause;
 
 use super::error::Error;
-
-/// First pause before another try.
-const FIRST: Duration = Duration::from_secs(5);
-
-/// Longest pause.
-const LONGEST: Duration = Duration::from_secs(300);
-
-/// A pause that doubles with every failure, from a few seconds to a few minutes, between half and all of it at random, so
-/// that the devices of a site do not come back all at once.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Backoff {
-    failures: u32,
-}
-
-impl Backoff {
-    /// The pause after another failure. `random` is anything.
-    pub fn next(&mut self, random: u32) -> Duration {
-        let doubled = FIRST.saturating_mul(1 << self.failures.min(10));
-        self.failures = self.failures.saturating_add(1);
-        let whole = doubled.min(LONGEST);
-        whole / 2 + (whole / 2).mul_f64(f64::from(random) / f64::from(u32::MAX))
-    }
-
-    /// Success: start over.
-    pub fn reset(&mut self) {
-        self.failures = 0;
-    }
-}
+use super::random;
 
 /// The way to the hub.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Link {
-    /// As far as is known the hub answers.
-    #[default]
-    Up,
+#[derive(Debug)]
+pub struct Link {
+    reach: HubReachability,
+    /// What the last failure was, in words.
+    cause: Option<Error>,
     /// The hub takes long or asks for fewer requests: reads are answered from the backup until it answers again.
-    Slow,
-    /// The last request did not get through, for this reason: reads are answered from the backup, writes fail.
-    Down(Error),
+    slow: bool,
+    begin: Instant,
+    /// Factor on the pauses.
+    scale: f64,
 }
 
 /// What a request to the hub has shown.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Sign {
     /// It answered.
     Reached,
     /// It wants fewer requests.
     Throttled,
-    /// It was not reached. `untrusted`: something was, but could not prove to be the hub.
+    /// It was not reached.
     Lost {
+        /// Why, in a word.
+        cause: NetworkCause,
         /// Why.
-        cause: Error,
-        /// The certificate was not trusted.
+        error: Error,
+        /// Something answered, but could not prove to be the hub.
         untrusted: bool,
     },
 }
 
+/// What a sign means for others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// The hub answers again.
+    Back,
+    /// Requests that wait for the hub should look for another source.
+    Divert,
+    /// Nothing.
+    None,
+}
+
 impl Link {
-    /// Takes in a sign. Answers whether requests that wait for the hub should look for another source.
-    pub fn note(&mut self, sign: Sign) -> bool {
+    /// The hub counts as reachable until it is tried.
+    #[must_use]
+    pub fn new(scale: f64) -> Self {
+        Self { reach: HubReachability::new(), cause: None, slow: false, begin: Instant::now(), scale }
+    }
+
+    /// Takes in a sign.
+    pub fn note(&mut self, sign: Sign) -> News {
         match sign {
             Sign::Reached => {
-                if let Self::Down(_) = self {
+                self.slow = false;
+                self.cause = None;
+                if self.reach.answered() {
                     log::info!("IoT Hub answers again.");
+                    return News::Back;
                 }
-                *self = Self::Up;
-                false
+                News::None
             }
             Sign::Throttled => {
-                if *self == Self::Up {
-                    *self = Self::Slow;
-                }
-                true
+                self.slow = true;
+                News::Divert
             }
-            Sign::Lost { cause, untrusted } => {
-                let news = *self != Self::Down(cause.clone());
-                if untrusted && news {
-                    log::error!("{}", cause.one_line());
-                } else if !matches!(self, Self::Down(_)) {
-                    log::warn!("IoT Hub cannot be reached, working from the backup: {}", cause.one_line());
+            Sign::Lost { cause, error, untrusted } => {
+                let lost = self.reach.failed(cause, self.now(), random());
+                if untrusted && self.cause.as_ref() != Some(&error) {
+                    log::error!("{}", error.one_line());
+                } else if lost {
+                    log::warn!("IoT Hub cannot be reached, working from the backup. {}", error.one_line());
                 }
-                *self = Self::Down(cause);
-                true
+                self.cause = Some(error);
+                News::Divert
             }
         }
     }
 
     /// The hub has kept somebody waiting.
     pub fn note_slow(&mut self) {
-        if *self == Self::Up {
-            *self = Self::Slow;
-        }
+        self.slow = true;
     }
 
-    /// Whether reads should be answered from the backup first.
+    /// Whether reads should ask the hub first.
     #[must_use]
     pub fn is_up(&self) -> bool {
-        *self == Self::Up
+        !self.slow && self.down().is_none()
     }
 
     /// Why writes fail, if they do.
     #[must_use]
     pub fn down(&self) -> Option<&Error> {
-        match self {
-            Self::Down(cause) => Some(cause),
-            Self::Up | Self::Slow => None,
-        }
+        self.cause.as_ref().filter(|_| self.reach.write().is_err())
+    }
+
+    /// How long until the hub should be asked whether it answers; `None` while there is no need to.
+    #[must_use]
+    pub fn probe_in(&self) -> Option<Duration> {
+        let due = self.reach.next_probe()?;
+        Some(due.saturating_sub(self.now()).mul_f64(self.scale))
+    }
+
+    fn now(&self) -> Duration {
+        self.begin.elapsed().div_f64(self.scale)
     }
 }
 
@@ -119,40 +121,35 @@ mod tests {
     use super::*;
 
     fn lost(text: &str) -> Sign {
-        Sign::Lost { cause: Error::because(Class::Hub, text), untrusted: false }
-    }
-
-    #[test]
-    fn pauses_double_up_to_minutes_and_never_vanish() {
-        for random in [0, u32::MAX / 2, u32::MAX] {
-            let mut backoff = Backoff::default();
-            let pauses: Vec<_> = (0..40).map(|_| backoff.next(random)).collect();
-            assert!(pauses[0] >= Duration::from_millis(2500) && pauses[0] <= FIRST, "{:?}", pauses[0]);
-            assert!(pauses.windows(2).all(|w| w[0] <= w[1]));
-            assert!(pauses[39] >= LONGEST / 2 && pauses[39] <= LONGEST);
-            backoff.reset();
-            assert_eq!(backoff.next(random), pauses[0]);
-        }
+        let cause = NetworkCause::Status(503);
+        Sign::Lost { cause, error: Error::because(Class::Hub, text), untrusted: false }
     }
 
     #[test]
     fn is_42_one_network_error_marks_the_hub_and_one_answer_clears_it() {
-        let mut link = Link::default();
-        assert!(link.is_up() && link.down().is_none());
-        assert!(link.note(lost("refused")));
+        let mut link = Link::new(1.0);
+        assert!(link.is_up() && link.down().is_none() && link.probe_in().is_none());
+        assert_eq!(link.note(lost("refused")), News::Divert);
         assert!(!link.is_up());
         assert_eq!(link.down().unwrap().one_line(), "Hub client error: refused");
-        assert!(!link.note(Sign::Reached));
-        assert!(link.is_up());
+        let probe = link.probe_in().unwrap();
+        assert!(probe > Duration::from_secs(4) && probe < Duration::from_secs(7), "{probe:?}");
+        assert_eq!(link.note(Sign::Reached), News::Back);
+        assert!(link.is_up() && link.probe_in().is_none());
+        assert_eq!(link.note(Sign::Reached), News::None);
     }
 
     #[test]
     fn slowness_stops_reads_only() {
-        let mut link = Link::default();
+        let mut link = Link::new(1.0);
         link.note_slow();
         assert!(!link.is_up() && link.down().is_none());
+        assert_eq!(link.note(Sign::Throttled), News::Divert);
+        assert!(link.down().is_none());
         link.note(lost("x"));
-        link.note(Sign::Throttled);
+        assert_eq!(link.note(Sign::Throttled), News::Divert);
         assert!(link.down().is_some(), "a throttled request says nothing new about a lost hub");
+        link.note(Sign::Reached);
+        assert!(link.is_up());
     }
 }

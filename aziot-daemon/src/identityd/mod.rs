@@ -43,7 +43,7 @@ use self::device::Device;
 use self::error::{Class, Error};
 use self::handle::DeviceHandle;
 use self::hub::Failure;
-use self::link::{Backoff, Link, Sign};
+use self::link::{Link, Sign};
 use self::modules::Granted;
 use self::provision::{End, Trigger};
 use self::reads::Reads;
@@ -106,7 +106,6 @@ pub struct Identityd {
     device: Option<Arc<Device>>,
     handle: DeviceHandle,
     link: Link,
-    probe: Backoff,
     course: Course,
     held: VecDeque<Held>,
     reads: Reads,
@@ -125,7 +124,7 @@ pub enum Event {
     /// The configuration was read again.
     Config(Result<Box<Settings>, String>),
     /// There is a device identity, or another one.
-    Device(Arc<Device>),
+    Device(Option<Arc<Device>>),
     /// The look-up of the device's key handle.
     Handle {
         /// Which look-up.
@@ -165,8 +164,7 @@ impl Identityd {
             tools: Arc::new(tools),
             device: None,
             handle: DeviceHandle::default(),
-            link: Link::default(),
-            probe: Backoff::default(),
+            link: Link::new(tools.timing.scale),
             course: Course::default(),
             held: VecDeque::new(),
             reads: Reads::default(),
@@ -331,9 +329,9 @@ impl Identityd {
         }
     }
 
-    /// Takes up a device identity.
-    fn adopt(&mut self, device: Arc<Device>, cx: &mut Context<'_, Self>) {
-        self.device = Some(device);
+    /// Takes up a device identity, or gives up the one there was.
+    fn adopt(&mut self, device: Option<Arc<Device>>, cx: &mut Context<'_, Self>) {
+        self.device = device;
         self.handle.forget();
         let waiting = self.handle.take_waiting();
         for id in waiting {
@@ -467,6 +465,7 @@ impl Service for Identityd {
             Event::Released => self.start_waiting_writes(cx),
             Event::Written(write, result) => self.written(&write, result, cx),
         }
+        self.observe();
     }
 
     fn alarm(&mut self, alarm: Alarm, cx: &mut Context<'_, Self>) {
@@ -478,13 +477,14 @@ impl Service for Identityd {
             CLOCK | Alarm::CLOCK_STEP => self.clock_changed(cx),
             _ => {}
         }
+        self.observe();
     }
 
     fn reload(&mut self, cx: &mut Context<'_, Self>) {
         let (files, places) = (self.files.clone(), self.root.places());
         let read = cx.run(Lane::Local, move || {
             let result = settings::load(&files, &places).map(Box::new);
-            Event::Config(result.map_err(|error| crate::logging::one_line(error.as_ref())))
+            Event::Config(result.map_err(|error| crate::keyd::chain(error.as_ref())))
         });
         if read.is_err() {
             log::warn!("could not read the changed configuration: the service is too busy; send SIGHUP to try again");

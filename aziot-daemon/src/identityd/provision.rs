@@ -12,36 +12,26 @@ use aziot_core::config::identityd::{Attestation, Authentication, Settings, Sourc
 use aziot_core::config::url::Url;
 use aziot_core::config::{DeviceInfo, Places};
 use aziot_core::dps::{self, Enrolment, Payload, Registration, Step};
-use aziot_core::id::{RegistrationId, ScopeId};
-use aziot_core::provisioning;
+use aziot_core::id::{DeviceId, HubName, RegistrationId, ScopeId};
+use aziot_core::provisioning::{self, Afterwards, Reconciled, after_reconciliation, backup};
 use aziot_core::retry::{GaveUp, Policy};
 use aziot_crypto::file;
 use zeroize::Zeroizing;
 
 use super::cloud::{CloudHub, Message, NoResponse, Peer, send};
-use super::device::{Assignment, Device};
+use super::device::{Assignment, Device, deciding};
 use super::error::{Class, Error};
 use super::hub::{Failure, Kind};
 use super::reconcile::{Work, reconcile};
 use super::state::Saved;
 use super::tools::Tools;
 use super::{Event, clock};
+pub use aziot_core::provisioning::Trigger;
 use crate::client::Response;
 use crate::lanes::Done;
 
 /// Room for a request target.
 const TARGET: usize = 2048;
-
-/// What sets the procedure off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trigger {
-    /// A client has asked for a new assignment.
-    Api,
-    /// The configuration has changed.
-    ConfigurationFileUpdate,
-    /// The service has started, or tries again.
-    Startup,
-}
 
 /// What the procedure works with.
 pub struct Run {
@@ -57,6 +47,8 @@ pub struct Run {
     pub device: Option<Arc<Device>>,
     /// For what has to be told on the way.
     pub events: Done<Event>,
+    /// Whether the assignment has been obtained in this run.
+    pub registered: bool,
 }
 
 /// How the procedure ended.
@@ -72,7 +64,7 @@ pub struct End {
 #[must_use]
 pub fn run(mut run: Run) -> End {
     let trigger = run.trigger;
-    log::info!("Provisioning starting. Reason: {trigger:?}");
+    log::info!("Provisioning starting. Reason: {trigger}");
     let result = run.procedure();
     run.tools.save_time();
     End { trigger, result }
@@ -93,16 +85,16 @@ impl Run {
             Ok(()) => return Ok(()),
             Err(failure) => failure,
         };
-        match failure.kind {
-            Kind::Network if self.trigger != Trigger::Api => {
+        match after_reconciliation(self.source(), self.trigger, self.registered, reconciled(&failure)) {
+            Afterwards::Reregister => {}
+            Afterwards::StayOffline => {
                 log::warn!(
                     "Network not available for Identity reconciliation. Using offline backup from last run. {}",
                     failure.error.one_line()
                 );
                 return Err(failure);
             }
-            _ if self.trigger == Trigger::Api || !self.may_have_moved(&failure) => return Err(failure),
-            _ => {}
+            Afterwards::Fail | Afterwards::Finish => return Err(failure),
         }
         log::info!(
             "Could not reconcile Identities with current device data. Reprovisioning. {}",
@@ -121,14 +113,19 @@ impl Run {
         }
     }
 
-    /// Whether the hub's refusal may mean that the provisioning service has moved the device.
-    fn may_have_moved(&self, failure: &Failure) -> bool {
-        failure.rejects_device() && matches!(self.settings.provisioning.source, Source::Dps { .. })
+    fn source(&self) -> provisioning::Source {
+        match self.settings.provisioning.source {
+            Source::Dps { .. } => provisioning::Source::Dps,
+            Source::Manual { .. } => provisioning::Source::Manual,
+            Source::None => provisioning::Source::None,
+        }
     }
 
     /// Gets the assignment, and takes it up if it is another one than that in force. Answers whether it is.
     fn assign(&mut self) -> Result<bool, Failure> {
-        let Some(assignment) = assignment(&self.tools, &self.settings)? else {
+        let assignment = assignment(&self.tools, &self.settings)?;
+        self.registered = true;
+        let Some(assignment) = assignment else {
             if self.device.take().is_some() {
                 self.tools.state.clear();
                 self.events.send(Event::Device(None));
@@ -136,7 +133,7 @@ impl Run {
             return Ok(true);
         };
         let moved = match &self.device {
-            Some(device) if device.is(&assignment) && device.key == assignment.key => return Ok(false),
+            Some(device) if device.is(&assignment) && device.is_made_as(&assignment) => return Ok(false),
             Some(device) => !device.is(&assignment),
             None => false,
         };
@@ -152,7 +149,7 @@ impl Run {
     }
 
     fn reconcile(&self, refresh_all: bool) -> Result<(), Failure> {
-        log::info!("Identity reconciliation started. Reason: {:?}", self.trigger);
+        log::info!("Identity reconciliation started. Reason: {}", self.trigger);
         let Some(device) = &self.device else {
             log::info!("reconcilation skipped since device is not provisioned");
             return Ok(());
@@ -172,8 +169,8 @@ impl Run {
             previous: previous.as_ref(),
             refresh_all,
         })?;
-        save(&self.tools, &self.settings, &info, &report.record)
-            .map_err(|error| Failure::local(Error::because(Class::Internal, error)))?;
+        save(&self.tools, device, &report.record)
+            .map_err(Failure::local)?;
         if let Some(failure) = report.failure() {
             return Err(failure);
         }
@@ -182,7 +179,67 @@ impl Run {
     }
 }
 
-fn info(device: &Device) -> DeviceInfo {
+/// What a failed reconciliation says about the device.
+fn reconciled(failure: &Failure) -> Reconciled {
+    match failure.kind {
+        Kind::Local => Reconciled::FailedLocally,
+        Kind::Network => Reconciled::Unreachable,
+        // The hub was reached and does not want this device.
+        _ if failure.rejects_device() => Reconciled::Rejected,
+        // A single module was refused, or an answer made no sense: another registration would not change that.
+        _ => Reconciled::FailedLocally,
+    }
+}
+
+/// The backup that a start can do with, in DPS mode.
+#[must_use]
+pub fn from_backup(settings: &Settings, saved: &Saved) -> Option<Assignment> {
+    let Source::Dps { attestation: Attestation::SymmetricKey { symmetric_key, .. }, .. } = &settings.provisioning.source
+    else {
+        return None;
+    };
+    let device = saved.device.as_ref()?;
+    let previous = saved.settings.as_ref().and_then(|settings| deciding(&settings.provisioning));
+    let judged = backup::judge(
+        &deciding(&settings.provisioning)?,
+        Some(saved.device_text.as_bytes()),
+        saved.sum.as_deref().map(str::as_bytes),
+        previous.as_ref(),
+    );
+    if judged == backup::Backup::OtherProvisioning {
+        log::info!("The device backup was made for other provisioning settings and is not used.");
+        return None;
+    }
+    Some(Assignment {
+        hub: device.hub_name.clone(),
+        gateway: device.local_gateway_hostname.clone(),
+        id: device.device_id.clone(),
+        key: symmetric_key.clone(),
+        made_with: settings.provisioning.clone(),
+    })
+}
+
+/// Records the device and the settings that are true for it.
+fn save(tools: &Tools, device: &Device, record: &Settings) -> Result<(), Error> {
+    let failed = |error: &dyn fmt::Display| Error::because(Class::Internal, error);
+    let mut text = [0; DEVICE_INFO];
+    let text = provisioning::DeviceInfo {
+        hub: HubName::new(&device.hub).map_err(|error| failed(&error))?,
+        gateway: HubName::new(&device.gateway).map_err(|error| failed(&error))?,
+        device: DeviceId::new(&device.id).map_err(|error| failed(&error))?,
+    }
+    .write(&mut text)
+    .map_err(|error| failed(&error))?;
+    let sum = deciding(&device.made_with).map(|deciding| deciding.sum(text.as_bytes())).unwrap_or_default();
+    tools.state.save(text, &sum, record).map_err(|error| failed(&error))
+}
+
+/// Room for the content of `device_info`.
+const DEVICE_INFO: usize = 4096;
+
+/// A device as its backup names it.
+#[must_use]
+pub fn info(device: &Device) -> DeviceInfo {
     DeviceInfo {
         hub_name: device.hub.clone(),
         local_gateway_hostname: device.gateway.clone(),
@@ -226,6 +283,7 @@ pub fn manual(settings: &Settings) -> Option<Assignment> {
         gateway: gateway.clone(),
         id: device_id.clone(),
         key: device_id_pk.clone(),
+        made_with: settings.provisioning.clone(),
     })
 }
 
@@ -289,6 +347,7 @@ fn register(
                     gateway: assigned.hub.to_owned(),
                     id: assigned.device.to_owned(),
                     key: key.to_owned(),
+                    made_with: settings.provisioning.clone(),
                 });
             }
             Step::Failed(error) => {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aziot_core::config::identityd::{IdType, Principal, Settings};
+use aziot_core::provisioning::{Action, Change, Outcome, reconcile as decide};
 
 use super::error::{Class, Error};
 use super::hub::{Hub, Failure, KeyRing, Kind};
@@ -76,23 +77,16 @@ pub fn reconcile(work: &Work<'_>) -> Result<Report, Failure> {
     let mut missing = current.clone();
     for module in &at_hub {
         let name = module.module_id.as_str();
-        match (current.contains(name), previous.contains(name)) {
-            (true, true) => {
-                missing.remove(name);
-                log::info!("Hub identity {name:?} already exists");
-                if work.refresh_all {
-                    // The keys in force stay usable if this fails: they depend on name and generation alone.
-                    step(work, &mut report, name, |w| modules::update(w.hub, w.keys, w.store, name).map(drop));
-                }
-            }
-            (true, false) => {
-                missing.remove(name);
+        missing.remove(name);
+        match decide(current.contains(name), previous.contains(name), work.refresh_all) {
+            Action::Keep => say(name, Outcome::Kept),
+            Action::RefreshKeys => {
                 let done = step(work, &mut report, name, |w| take_over(w, name));
                 if !done {
                     forget(&mut report.record, name);
                 }
             }
-            (false, true) => {
+            Action::Delete => {
                 let done = step(work, &mut report, name, |w| {
                     match modules::delete(w.hub, w.store, name) {
                         // Somebody was faster.
@@ -101,24 +95,27 @@ pub fn reconcile(work: &Work<'_>) -> Result<Report, Failure> {
                     }
                 });
                 if done {
-                    log::info!("Hub identity {name:?} removed");
+                    say(name, Outcome::Removed);
                 } else {
                     remember(&mut report.record, work.previous, name);
                 }
             }
-            // Created by others, through the API for example.
-            (false, false) => {}
+            Action::LeaveAlone => {}
         }
     }
     for name in missing {
         let done = step(work, &mut report, name, |w| modules::create(w.hub, w.keys, w.store, name).map(drop));
         if done {
-            log::info!("Hub identity {name:?} added");
+            say(name, Outcome::Added);
         } else {
             forget(&mut report.record, name);
         }
     }
     Ok(report)
+}
+
+fn say(module: &str, outcome: Outcome) {
+    log::info!("{}", Change { module, outcome });
 }
 
 /// Names of the modules that a configuration wants at the hub.
@@ -163,19 +160,22 @@ fn step(
 fn take_over(work: &Work<'_>, name: &str) -> Result<(), Failure> {
     match modules::update(work.hub, work.keys, work.store, name) {
         Ok(_) => {
-            log::info!("Hub identity {name:?} already exists; its keys were refreshed");
+            say(name, Outcome::Refreshed);
             return Ok(());
         }
         // Making it anew would fail the same way, after the old one is gone.
         Err(error) if matches!(error.kind, Kind::Local | Kind::Network) => return Err(error),
-        Err(error) => log::info!("Hub identity {name:?} will be recreated: {}", error.error.one_line()),
+        Err(error) => {
+            say(name, Outcome::Recreating);
+            log::info!("{}", error.error.one_line());
+        }
     }
     match modules::delete(work.hub, work.store, name) {
         Err(error) if error.kind != Kind::NotFound => return Err(error),
         _ => {}
     }
     modules::create(work.hub, work.keys, work.store, name)?;
-    log::info!("Hub identity {name:?} added");
+    say(name, Outcome::Added);
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use aziot_core::config::identityd::Settings;
 use aziot_core::config::{DeviceInfo, Merged, Places, device_info};
 use aziot_core::id::{DeviceId, HubName, ModuleId, module_directory};
-use aziot_core::{json, provisioning};
+use aziot_core::provisioning::{self, backup};
 use aziot_crypto::file;
 
 use super::hub::Module;
@@ -19,7 +19,7 @@ use super::hub::Module;
 const DEVICE_INFO: &str = "device_info";
 
 /// What [`DEVICE_INFO`] was made from.
-const DEVICE_INFO_SUM: &str = provisioning::SUM_FILE;
+const DEVICE_INFO_SUM: &str = backup::FILE_NAME;
 
 /// Settings of the last reconciliation.
 const PREV_STATE: &str = "prev_state";
@@ -34,7 +34,7 @@ const MODULES: &str = "modules";
 const LIMIT: usize = 512 * 1024;
 
 /// Largest module backup: ids are at most a few hundred bytes.
-const MODULE_LIMIT: usize = 8 * 1024;
+const MODULE_LIMIT: usize = provisioning::MODULE_BACKUP;
 
 /// Mode of files, and of directories.
 const FILE_MODE: u32 = 0o600;
@@ -113,8 +113,8 @@ impl State {
         // Settings first: with the old device they only make the next reconciliation look at modules again, while the
         // new device with old settings could take modules for reconciled that are not.
         self.write(PREV_STATE, settings.to_toml().as_bytes())?;
-        self.write(DEVICE_INFO_SUM, sum.as_bytes())?;
-        self.write(DEVICE_INFO, device_text.as_bytes())
+        self.write(DEVICE_INFO, device_text.as_bytes())?;
+        self.write(DEVICE_INFO_SUM, sum.as_bytes())
     }
 
     /// Forgets the device, so that the next start asks the provisioning service. The settings stay; without a device they
@@ -204,17 +204,6 @@ pub struct ModuleStore {
     directory: PathBuf,
 }
 
-aziot_core::json_object! {
-    /// The content of a module backup.
-    #[derive(Debug, PartialEq)]
-    struct Backup<'a> {
-        module_id: &'a str = "moduleId",
-        managed_by: Option<&'a str> = "managedBy" [omit],
-        device_id: &'a str = "deviceId",
-        generation_id: Option<&'a str> = "generationId" [omit],
-    }
-}
-
 impl ModuleStore {
     /// Backs up a module. Failure is only a warning: the module can be used all the same.
     pub fn write(&self, module: &Module) {
@@ -222,17 +211,11 @@ impl ModuleStore {
             log::warn!("Hub identity {:?} cannot be backed up: its name is too long", module.module_id);
             return;
         };
-        let backup = Backup {
-            module_id: &module.module_id,
-            managed_by: module.managed_by.as_deref(),
-            device_id: &module.device_id,
-            generation_id: module.generation_id.as_deref(),
-        };
         let mut buffer = [0; MODULE_LIMIT];
-        let text = match json::to_slice(&backup, &mut buffer) {
-            Ok(length) => buffer.get(..length).unwrap_or_default(),
-            Err(_) => {
-                log::warn!("Hub identity {:?} cannot be backed up: its description is too long", module.module_id);
+        let text = match provisioning::write_module_backup(&module.borrowed(), &mut buffer) {
+            Ok(text) => text,
+            Err(error) => {
+                log::warn!("Hub identity {:?} cannot be backed up: {error}", module.module_id);
                 return;
             }
         };
@@ -331,13 +314,8 @@ fn read(path: &Path) -> Option<Module> {
             return None;
         }
     };
-    match json::from_slice::<Backup<'_>>(&mut contents.bytes) {
-        Ok(backup) => Some(Module {
-            module_id: backup.module_id.to_owned(),
-            managed_by: backup.managed_by.map(ToOwned::to_owned),
-            device_id: backup.device_id.to_owned(),
-            generation_id: backup.generation_id.map(ToOwned::to_owned),
-        }),
+    match provisioning::read_module_backup(&mut contents.bytes) {
+        Ok(module) => Some(module.into()),
         Err(error) => {
             log::warn!("Skipping the module backup {}: {error}", path.display());
             None

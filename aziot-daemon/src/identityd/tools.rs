@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use aziot_core::config::identityd::Settings;
 use aziot_core::hub::{self, KEY_SIZE};
+use aziot_core::id::ModuleId;
+use aziot_core::provisioning::{KeySlot, derivation_data};
 use zeroize::Zeroizing;
 
 use super::clock;
@@ -18,6 +20,9 @@ use crate::timing::Timing;
 
 /// Usage of the master key that all module keys are derived from.
 const MASTER_USAGE: &str = "derive,sign";
+
+/// Room for derivation data: a module name, a generation id and the rest.
+const DERIVATION: usize = 1024;
 
 /// Everything that a job needs and that lives as long as the process.
 #[derive(Debug)]
@@ -90,9 +95,12 @@ impl Tools {
             .map_err(|error| keys_failed("the master key of module identities", &error))
     }
 
-    fn derive(&self, master: &str, module: &str, generation: &str, which: &str) -> Result<Zeroizing<String>, Error> {
-        let data = format!("{module}:{generation}:{which}");
-        self.keys.derive(master, data.as_bytes()).map_err(|error| keys_failed("a module key", &error))
+    fn derive(&self, master: &str, module: &str, generation: &str, slot: KeySlot) -> Result<Zeroizing<String>, Error> {
+        let internal = |error: &dyn std::fmt::Display| Error::because(Class::Internal, error);
+        let module = ModuleId::new(module).map_err(|error| internal(&error))?;
+        let mut data = [0; DERIVATION];
+        let data = derivation_data(module, generation, slot, &mut data).map_err(|error| internal(&error))?;
+        self.keys.derive(master, data).map_err(|error| keys_failed("a module key", &error))
     }
 }
 
@@ -103,13 +111,13 @@ fn keys_failed(what: &str, error: &crate::client::KeysError) -> Error {
 impl KeyRing for Tools {
     fn handle(&self, module: &str, generation: &str) -> Result<Zeroizing<String>, Error> {
         let master = self.master()?;
-        self.derive(&master, module, generation, "primary")
+        self.derive(&master, module, generation, KeySlot::Primary)
     }
 
     fn keys(&self, module: &str, generation: &str) -> Result<ModuleKeys, Error> {
         let master = self.master()?;
-        let handle = self.derive(&master, module, generation, "primary")?;
-        let second = self.derive(&master, module, generation, "secondary")?;
+        let handle = self.derive(&master, module, generation, KeySlot::Primary)?;
+        let second = self.derive(&master, module, generation, KeySlot::Secondary)?;
         let export = |handle: &str, into: &mut [u8; KEY_SIZE]| {
             let key = self.keys.export_derived(handle).map_err(|error| keys_failed("a module key", &error))?;
             if key.len() != KEY_SIZE {
