@@ -61,8 +61,8 @@ pub struct Request<'r, Op> {
     pub version: usize,
     /// The decoded path parameter, empty for routes without one.
     pub param: &'r str,
-    /// The raw query string, for parameters other than `api-version`.
-    pub query: &'r str,
+    /// The first `type` of the query string.
+    pub kind: Option<&'r str>,
     /// The JSON text of the body. `None` when there is none or it is not declared to be JSON. It is decoded in place.
     pub body: Option<&'r mut [u8]>,
     /// Who sent it.

@@ -137,10 +137,10 @@ impl<'a> Head<'a> {
                 10 if name.eq_ignore_ascii_case("connection") => {
                     self.connection = connection(self.connection, field.value);
                 }
-                12 if name.eq_ignore_ascii_case("content-type") => {
-                    if self.content_type == ContentType::Absent {
-                        self.content_type = content_type(field.value);
-                    }
+                12 if self.content_type == ContentType::Absent
+                    && name.eq_ignore_ascii_case("content-type") =>
+                {
+                    self.content_type = content_type(field.value);
                 }
                 14 if name.eq_ignore_ascii_case("content-length") => {
                     let value = decimal(field.value).ok_or(HeadError::ContentLength)?;
@@ -338,8 +338,9 @@ pub(super) fn connection(so_far: Connection, value: &[u8]) -> Connection {
 }
 
 fn content_type(value: &[u8]) -> ContentType {
+    // What cannot be read counts as JSON.
     let Some(text) = printable(value) else {
-        return ContentType::Absent;
+        return ContentType::Json;
     };
     match text.split(';').next().map(str::trim) {
         Some("application/json") => ContentType::Json,
@@ -541,6 +542,7 @@ mod tests {
             b"content-type: application/json ;x\r\n",
             b"content-type: application/json\xff\r\n",
             b"content-type: application/json\r\ncontent-type: text/plain\r\n",
+            b"content-type: \xff\r\ncontent-type: text/plain\r\n",
         ] {
             assert!(is_json(fields));
         }

@@ -1,8 +1,6 @@
-use std::fmt::Debug;
-use std::string::ToString as _;
-
 use proptest::prelude::*;
 use serde::Deserialize;
+use std::fmt::Debug;
 
 use super::*;
 use crate::{json_enum, json_input, json_object};

@@ -89,7 +89,7 @@ impl Keyd {
         let body = request.body.as_deref();
         let names_ids = matches!(
             request.op,
-            keys::Op::Key | keys::Op::KeyPair | keys::Op::KeyById | keys::Op::KeyPairById
+            keys::Op::Keys | keys::Op::KeyPairs | keys::Op::Key | keys::Op::KeyPair
         );
         if names_ids {
             let call = copied(&mut self.copy, request, body);
@@ -127,7 +127,7 @@ impl Service for Keyd {
     type Event = Event;
 
     const NAME: &'static str = "aziot_keyd";
-    const BODY_LIMIT: usize = limits::KEYD_BODY;
+    const BODY_LIMIT: usize = limits::BODY_KEYS;
 
     fn api() -> &'static Api<keys::Op> {
         &keys::API
@@ -240,11 +240,11 @@ fn respond(reply: Reply<'_>, answer: Answer, work: &Work) -> Handled {
     match answer {
         Answer::Handle => reply.ok(&keys::KeyHandle { key_handle: work.handle() }),
         Answer::Signature => reply.ok(&keys::Signature { signature: bytes }),
-        Answer::Ciphertext => reply.ok(&keys::Ciphertext { ciphertext: bytes }),
-        Answer::Plaintext => reply.ok(&keys::Plaintext { plaintext: bytes }),
+        Answer::Ciphertext => reply.ok(&keys::CiphertextResponse { ciphertext: bytes }),
+        Answer::Plaintext => reply.ok(&keys::PlaintextResponse { plaintext: bytes }),
         Answer::Key => reply.ok(&keys::ExportedKey { key: bytes }),
         Answer::Value => reply.ok(&keys::ParameterBytes { value: bytes }),
-        Answer::Word(value) => reply.ok(&keys::ParameterWord { value }),
+        Answer::Word(value) => reply.ok(&keys::Parameter { value }),
         Answer::Nothing => reply.no_content_and_close(),
     }
 }

@@ -5,7 +5,7 @@ use std::ffi::CString;
 use std::fmt::Display;
 
 use aziot_core::api::keys::{
-    self, Algorithm, CreateKey, CreateKeyPair, Derive, EncryptAlgorithm, KeyHandle, MoveKeyPair, Op,
+    self, CreateDerivedKey, CreateKey, CreateKeyPair, EncryptMechanism, KeyHandle, MoveKeyPair, Op, SignMechanism,
 };
 use aziot_core::handle::{self, CheckError, KeyRef, NONCE_SIZE, Subject, WriteError};
 use aziot_core::http::Method;
@@ -130,7 +130,7 @@ impl<'c> Call<'c> {
 /// What is wrong with the request, in the order that clients know.
 pub fn check(mut call: Call<'_>, allowed: impl Fn(&str) -> Result<(), Failure>) -> Result<(), Failure> {
     match (call.op, call.method) {
-        (Op::Key, Method::Post) => {
+        (Op::Keys, Method::Post) => {
             let request: CreateKey<'_> = call.decode()?;
             allowed(request.key_id)?;
             id("id", request.key_id)?;
@@ -141,7 +141,7 @@ pub fn check(mut call: Call<'_>, allowed: impl Fn(&str) -> Result<(), Failure>) 
                 ));
             }
         }
-        (Op::KeyPair, Method::Post) => {
+        (Op::KeyPairs, Method::Post) => {
             let request: CreateKeyPair<'_> = call.decode()?;
             allowed(request.key_id)?;
             id("id", request.key_id)?;
@@ -149,16 +149,16 @@ pub fn check(mut call: Call<'_>, allowed: impl Fn(&str) -> Result<(), Failure>) 
                 id("preferred_algorithms", algorithms)?;
             }
         }
-        (Op::KeyById | Op::KeyPairById, Method::Get) => {
+        (Op::Key | Op::KeyPair, Method::Get) => {
             allowed(call.param)?;
             id("id", call.param)?;
         }
-        (Op::KeyById, Method::Post) => {
+        (Op::Key, Method::Post) => {
             let request: MoveKeyPair<'_> = call.decode()?;
             not_onto_itself(request.from, call.param)?;
             return Err(Failure::Told(400, "invalid type \"key\"".to_owned()));
         }
-        (Op::KeyPairById, Method::Post) => {
+        (Op::KeyPair, Method::Post) => {
             let param = call.param;
             let request: MoveKeyPair<'_> = call.decode()?;
             not_onto_itself(request.from, param)?;
@@ -190,13 +190,13 @@ fn id<'t>(name: &str, text: &'t str) -> Result<KeyId<'t>, Failure> {
 pub fn execute(library: &Library, mode: Mode, mut call: Call<'_>, work: &mut Work) -> Result<Answer, Failure> {
     let changes = !matches!(
         (call.op, call.method),
-        (Op::KeyById, Method::Get) | (Op::DerivedKey | Op::DerivedKeyExport | Op::Sign, _)
+        (Op::Key, Method::Get) | (Op::DerivedKey | Op::DerivedKeyExport | Op::Sign, _)
     );
     if mode == Mode::Memory && changes {
         return Err(Failure::WouldBlock);
     }
     match (call.op, call.method) {
-        (Op::Key, Method::Post) => {
+        (Op::Keys, Method::Post) => {
             let request: CreateKey<'_> = call.decode()?;
             let usage = request.usage.mask();
             match request.key_bytes {
@@ -209,17 +209,17 @@ pub fn execute(library: &Library, mode: Mode, mut call: Call<'_>, work: &mut Wor
             }
             issue(library, mode, Subject::Key(id("id", request.key_id)?), work)
         }
-        (Op::Key, _) => {
+        (Op::Keys, _) => {
             let key = checked(library, mode, call.decode::<KeyHandle<'_>>()?.key_handle, &mut work.handle)?;
             let id = key.key().map_err(|error| Failure::parameter("handle", &error))?;
             removed(library.delete_key(id.as_str()), "could not delete key")
         }
-        (Op::KeyById, _) => {
+        (Op::Key, _) => {
             let id = id("id", call.param)?;
             library.load_key(mode, id.as_str()).map_err(failed("could not load key"))?;
             issue(library, mode, Subject::Key(id), work)
         }
-        (Op::KeyPair, Method::Post) => {
+        (Op::KeyPairs, Method::Post) => {
             let request: CreateKeyPair<'_> = call.decode()?;
             let algorithms = request
                 .preferred_algorithms
@@ -231,24 +231,24 @@ pub fn execute(library: &Library, mode: Mode, mut call: Call<'_>, work: &mut Wor
                 .map_err(failed("could not create key pair"))?;
             issue(library, mode, Subject::KeyPair(id("id", request.key_id)?), work)
         }
-        (Op::KeyPair, _) => {
+        (Op::KeyPairs, _) => {
             let key = checked(library, mode, call.decode::<KeyHandle<'_>>()?.key_handle, &mut work.handle)?;
             let id = key.key_pair().map_err(|error| Failure::parameter("handle", &error))?;
             removed(library.delete_key_pair(id.as_str()), "could not delete key pair")
         }
-        (Op::KeyPairById, Method::Get) => {
+        (Op::KeyPair, Method::Get) => {
             let id = id("id", call.param)?;
             library.load_key_pair(id.as_str()).map_err(failed("could not load key pair"))?;
             issue(library, mode, Subject::KeyPair(id), work)
         }
-        (Op::KeyPairById, _) => {
+        (Op::KeyPair, _) => {
             let to = call.param;
             let request: MoveKeyPair<'_> = call.decode()?;
             removed(library.move_key_pair(request.from, to), "could not move key pair")
         }
         (Op::Parameter, _) => parameter(library, mode, call, work),
         (Op::DerivedKey, _) => {
-            let request: Derive<'_> = call.decode()?;
+            let request: CreateDerivedKey<'_> = call.decode()?;
             let key = checked(library, mode, request.base_key_handle, &mut work.handle)?;
             key.base().map_err(|error| Failure::parameter("handle", &error))?;
             let subject =
@@ -267,14 +267,18 @@ pub fn execute(library: &Library, mode: Mode, mut call: Call<'_>, work: &mut Wor
             let request = call.decode::<keys::Sign<'_>>()?;
             let key = checked(library, mode, request.key_handle, &mut work.handle)?;
             let hmac = abi::SIGN_MECHANISM_HMAC_SHA256;
-            let (id, mechanism, derivation) = match (key, request.algorithm) {
-                (KeyRef::KeyPair(id), Algorithm::Ecdsa) => (id, abi::SIGN_MECHANISM_ECDSA, None),
-                (KeyRef::Key(id), Algorithm::HmacSha256) => (id, hmac, None),
-                (KeyRef::Derived { base, data }, Algorithm::HmacSha256) => (base.id(), hmac, Some(data)),
+            let (id, mechanism, derivation, input) = match (key, request.mechanism) {
+                (KeyRef::KeyPair(id), SignMechanism::Ecdsa { digest }) => {
+                    (id, abi::SIGN_MECHANISM_ECDSA, None, digest.0)
+                }
+                (KeyRef::Key(id), SignMechanism::HmacSha256 { message }) => (id, hmac, None, message.0),
+                (KeyRef::Derived { base, data }, SignMechanism::HmacSha256 { message }) => {
+                    (base.id(), hmac, Some(data), message.0)
+                }
                 _ => return Err(Failure::mechanism()),
             };
             library
-                .sign(mode, id.as_str(), mechanism, derivation, request.input, &mut work.bytes)
+                .sign(mode, id.as_str(), mechanism, derivation, input, &mut work.bytes)
                 .map_err(failed("could not sign"))?;
             Ok(Answer::Signature)
         }
@@ -317,28 +321,28 @@ fn crypt(
     encrypt: bool,
 ) -> Result<Answer, Failure> {
     let (handle, algorithm, input) = if encrypt {
-        let request: keys::Encrypt<'_> = call.decode()?;
-        (request.key_handle, request.algorithm, request.plaintext.0)
+        let request: keys::Plaintext<'_> = call.decode()?;
+        (request.key_handle, request.mechanism, request.plaintext.0)
     } else {
-        let request: keys::Decrypt<'_> = call.decode()?;
-        (request.key_handle, request.algorithm, request.ciphertext.0)
+        let request: keys::Ciphertext<'_> = call.decode()?;
+        (request.key_handle, request.mechanism, request.ciphertext.0)
     };
     let key = checked(library, mode, handle, &mut work.handle)?;
     let empty: &[u8] = &[];
     let (id, cipher) = match (key, algorithm) {
-        (KeyRef::Key(id), EncryptAlgorithm::Aead { iv, aad }) => (
+        (KeyRef::Key(id), EncryptMechanism::Aead { iv, aad }) => (
             id,
-            Cipher { mechanism: abi::ENCRYPT_MECHANISM_AEAD, derivation: None, iv, aad },
+            Cipher { mechanism: abi::ENCRYPT_MECHANISM_AEAD, derivation: None, iv: iv.0, aad: aad.0 },
         ),
-        (KeyRef::Derived { base, data }, EncryptAlgorithm::Aead { iv, aad }) => (
+        (KeyRef::Derived { base, data }, EncryptMechanism::Aead { iv, aad }) => (
             base.id(),
-            Cipher { mechanism: abi::ENCRYPT_MECHANISM_AEAD, derivation: Some(data), iv, aad },
+            Cipher { mechanism: abi::ENCRYPT_MECHANISM_AEAD, derivation: Some(data), iv: iv.0, aad: aad.0 },
         ),
-        (KeyRef::KeyPair(id), EncryptAlgorithm::RsaPkcs1) if encrypt => (
+        (KeyRef::KeyPair(id), EncryptMechanism::RsaPkcs1) if encrypt => (
             id,
             Cipher { mechanism: abi::ENCRYPT_MECHANISM_RSA_PKCS1, derivation: None, iv: empty, aad: empty },
         ),
-        (KeyRef::KeyPair(id), EncryptAlgorithm::RsaNoPadding) if encrypt => (
+        (KeyRef::KeyPair(id), EncryptMechanism::RsaNoPadding) if encrypt => (
             id,
             Cipher { mechanism: abi::ENCRYPT_MECHANISM_RSA_NO_PADDING, derivation: None, iv: empty, aad: empty },
         ),

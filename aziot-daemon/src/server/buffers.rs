@@ -114,7 +114,7 @@ impl Buffers {
         }
         let before = if buffer.bytes.len() > SMALL { buffer.bytes.len() } else { 0 };
         let total = self.large - before + size;
-        if total > limits::BODY_BUFFERS {
+        if total > limits::BODY_TOTAL {
             return Err(Exhausted);
         }
         let mut bytes = vec![0; size];

@@ -3,10 +3,10 @@
 use std::net::Shutdown;
 use std::time::Instant;
 
-use aziot_core::api::{self, Matched};
+use aziot_core::api::{self, BodyError, BodyRule, Matched};
 use aziot_core::http::request::{self, Head, HeadError, HeadSearch};
 use aziot_core::http::write::CONTINUE;
-use aziot_core::http::{BodyLength, Connection, Method, Version, chunked};
+use aziot_core::http::{BodyLength, Connection, Version, chunked};
 use aziot_core::{json, limits};
 
 use super::buffers::Buffer;
@@ -137,8 +137,7 @@ impl<S: Service> Server<S> {
         if !matches!(conn.state, State::Body(_)) {
             return false;
         }
-        let detail = "end of file before message length reached";
-        self.refuse_body(conn, &api::Error::BodyRead { detail: &detail });
+        self.refuse_body(conn, &api::Error::Body(BodyError::UnexpectedEnd));
         true
     }
 
@@ -146,7 +145,7 @@ impl<S: Service> Server<S> {
     pub(super) fn time_out(&mut self, index: u32) {
         let Some(mut conn) = self.kernel.table.take(index) else { return };
         if matches!(conn.state, State::Body(_)) && !conn.pending() {
-            self.refuse_body(&mut conn, &api::Error::DeadlineElapsed);
+            self.refuse_body(&mut conn, &api::Error::Deadline);
             self.kernel.table.put_back(index, conn);
             self.drive(index);
         } else {
@@ -158,6 +157,19 @@ impl<S: Service> Server<S> {
         if let Some(mut meta) = conn.meta.take() {
             meta.close = true;
             self.refuse(conn, &meta, error);
+        }
+        conn.finish(true);
+    }
+
+    /// The process has as many large bodies under way as it may hold.
+    fn overloaded(&mut self, conn: &mut Conn) {
+        if let Some(mut meta) = conn.meta.take() {
+            meta.close = true;
+            if conn.output.capacity() == 0 {
+                conn.output = self.kernel.buffers.output();
+            }
+            let text = "too many large requests at the same time; try again later";
+            response::write(&mut conn.output, &meta, 503, |room| json::write_message(&text, room));
         }
         conn.finish(true);
     }
@@ -280,7 +292,7 @@ impl<S: Service> Server<S> {
                         let length = usize::try_from(length).unwrap_or(usize::MAX);
                         if self.kernel.buffers.enlarge(&mut input, head_length + length).is_err() {
                             conn.input = Some(input);
-                            self.refuse_body(conn, &api::Error::Overloaded);
+                            self.overloaded(conn);
                             return Progress::Again;
                         }
                         Framing::Length(length)
@@ -325,15 +337,8 @@ impl<S: Service> Server<S> {
             Ok(matched) => matched,
             Err(error) => return self.answer_error(conn, &mut meta, &head, &error, body),
         };
-        let wanted = match head.method {
-            Method::Get => Ok(false),
-            Method::Post | Method::Delete => Ok(true),
-            Method::Put if head.is_json() => Ok(true),
-            Method::Put => Err(api::Error::UnsupportedMediaType),
-            Method::Other => Err(api::Error::MethodNotAllowed),
-        };
-        let wanted = match wanted {
-            Ok(wanted) => wanted,
+        let wanted = match matched.body_rule() {
+            Ok(rule) => rule == BodyRule::Read,
             Err(error) => return self.answer_error(conn, &mut meta, &head, &error, body),
         };
         let length = match (wanted, head.body, body) {
@@ -404,25 +409,22 @@ impl<S: Service> Server<S> {
     ) {
         conn.meta = None;
         conn.state = State::Head;
-        let is_put = head.method == Method::Put;
-        let body = body.filter(|body| is_put || (head.is_json() && !body.is_empty()));
-        if !matched.methods.contains(&head.method) {
-            let error = match body.map(json::validate) {
-                Some(Err(error)) => api::Error::Json(error),
-                _ => api::Error::MethodNotAllowed,
-            };
-            self.refuse(conn, &meta, &error);
-            conn.closing |= meta.close;
-            return;
-        }
+        let body = match body.map(|body| matched.body(body)).transpose() {
+            Ok(body) => body.flatten(),
+            Err(error) => {
+                self.refuse(conn, &meta, &error);
+                conn.closing |= meta.close;
+                return;
+            }
+        };
         let id = RequestId { index, generation: conn.generation };
         let request = Request {
             id,
             op: matched.id,
             method: head.method,
             version: matched.version,
-            param: matched.param,
-            query: head.query,
+            param: matched.parameter.unwrap_or_default(),
+            kind: matched.kind,
             body,
             peer: conn.peer,
         };
@@ -461,7 +463,7 @@ impl<S: Service> Server<S> {
                         step.done.then_some(body.decoded)
                     }
                     Err(error) => {
-                        self.refuse_body(conn, &api::Error::BodyRead { detail: &error });
+                        self.refuse_body(conn, &api::Error::Body(BodyError::Chunked(error)));
                         return Progress::Again;
                     }
                 }
@@ -473,7 +475,7 @@ impl<S: Service> Server<S> {
         if input.len() == input.size() {
             let larger = input.size() * 2;
             if self.kernel.buffers.enlarge(input, larger).is_err() {
-                self.refuse_body(conn, &api::Error::Overloaded);
+                self.overloaded(conn);
                 return Progress::Again;
             }
         }
