@@ -55,7 +55,7 @@ impl Log for Logger {
 /// The wall clock.
 fn now() -> UnixTime {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    UnixTime::from_secs(since.map_or(0, |d| d.as_secs()))
+    UnixTime::from_secs(since.map_or(0, |d| d.as_secs())).unwrap_or_default()
 }
 
 /// Every line of a message gets the prefix, so that the journal files all of them under the right priority.
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn dm_06_record_layout() {
-        let time = UnixTime::from_secs(1_795_289_241);
+        let time = UnixTime::from_secs(1_795_289_241).unwrap();
         let mut out = String::new();
         format_record(&mut out, time, Level::Error, "t", "first\nsecond\x1b[31m");
         assert_eq!(

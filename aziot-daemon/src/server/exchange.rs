@@ -259,7 +259,6 @@ impl<S: Service> Server<S> {
                         (length > here as u64).then(|| Discard::Length(length - here as u64))
                     }
                     BodyLength::Chunked => Some(Discard::Chunked(chunked::Decoder::new())),
-                    BodyLength::Known(0) => None,
                 };
                 conn.served = true;
                 conn.idle = false;

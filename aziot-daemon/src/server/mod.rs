@@ -189,7 +189,7 @@ impl<S: Service> Server<S> {
         let listener = listener::listen(&setup.endpoint).map_err(Error::Listen)?;
 
         let registry = poll.registry();
-        let mut register = |fd: i32, token| registry.register(&mut SourceFd(&fd), token, Interest::READABLE);
+        let register = |fd: i32, token| registry.register(&mut SourceFd(&fd), token, Interest::READABLE);
         register(listener.socket.as_raw_fd(), LISTENER).map_err(broken("the listening socket"))?;
         register(signals.as_raw_fd(), SIGNALS).map_err(broken("signal handling"))?;
         register(alarms.as_raw_fd(), ALARMS).map_err(broken("a timer"))?;
@@ -526,7 +526,7 @@ impl<S: Service> Server<S> {
 /// The wall clock in seconds.
 pub(crate) fn wall_clock() -> UnixTime {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
-    UnixTime::from_secs(u64::try_from(now.tv_sec).unwrap_or(0))
+    UnixTime::from_secs(u64::try_from(now.tv_sec).unwrap_or(0)).unwrap_or_default()
 }
 
 /// Tells the service manager, where there is one.
