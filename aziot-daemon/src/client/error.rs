@@ -50,7 +50,12 @@ pub struct Error {
 
 impl Error {
     pub(super) fn new(peer: &str, step: Step, kind: Kind, reason: impl Into<String>) -> Self {
-        Self { peer: peer.to_owned(), step, kind, reason: reason.into() }
+        Self {
+            peer: peer.to_owned(),
+            step,
+            kind,
+            reason: reason.into(),
+        }
     }
 
     /// An operating system error in `step`. `answered` tells whether a part of the response had come.
@@ -64,7 +69,11 @@ impl Error {
             }
             _ => Kind::Other,
         };
-        let reason = if kind == Kind::TimedOut { "deadline has elapsed".to_owned() } else { error.to_string() };
+        let reason = if kind == Kind::TimedOut {
+            "deadline has elapsed".to_owned()
+        } else {
+            error.to_string()
+        };
         Self::new(peer, step, kind, reason)
     }
 
@@ -89,7 +98,10 @@ impl Error {
     /// Whether it speaks of the way to the peer and not of the peer (identity-service 8.4).
     #[must_use]
     pub fn is_network(&self) -> bool {
-        matches!(self.kind, Kind::NotConnected | Kind::TimedOut | Kind::Untrusted)
+        matches!(
+            self.kind,
+            Kind::NotConnected | Kind::TimedOut | Kind::Untrusted
+        )
     }
 }
 
@@ -114,7 +126,10 @@ impl fmt::Display for Error {
                  SSL_CERT_FILE"
             ),
             (_, Kind::Closed { answered: false }) => {
-                write!(f, "; the peer may be restarting or have too many connections of this user open (max_requests)")
+                write!(
+                    f,
+                    "; the peer may be restarting or have too many connections of this user open (max_requests)"
+                )
             }
             _ => Ok(()),
         }
@@ -137,9 +152,15 @@ mod tests {
         assert_eq!(kind(Step::Handshake, &reset), Kind::NotConnected);
         assert_eq!(kind(Step::Receive, &timeout), Kind::TimedOut);
         assert_eq!(kind(Step::Connect, &timeout), Kind::TimedOut);
-        assert_eq!(kind(Step::Receive, &reset), Kind::Closed { answered: false });
+        assert_eq!(
+            kind(Step::Receive, &reset),
+            Kind::Closed { answered: false }
+        );
         let text = Error::io("keyd.sock", Step::Receive, &timeout, false).to_string();
-        assert!(text.contains("deadline has elapsed") && text.contains("keyd.sock"), "{text}");
+        assert!(
+            text.contains("deadline has elapsed") && text.contains("keyd.sock"),
+            "{text}"
+        );
         assert!(Error::io("p", Step::Connect, &refused, false).is_network());
         assert!(!Error::io("p", Step::Receive, &reset, true).is_network());
     }

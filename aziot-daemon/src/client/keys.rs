@@ -5,9 +5,8 @@ use std::fmt;
 use aziot_core::json::{self, Bytes};
 use aziot_core::output::Output;
 use aziot_core::uri::EncodeSet;
-use aziot_core::{base64, http::Method};
 use serde::Serialize;
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
 
 use super::error::Error;
 use super::exchange::{Request, Response};
@@ -42,8 +41,14 @@ impl fmt::Display for KeysError {
         match self {
             Self::Transport(error) => write!(f, "{error}"),
             Self::Refused { message, .. } => f.write_str(message),
-            Self::Invalid(reason) => write!(f, "the Keys Service gave an answer that makes no sense: {reason}"),
-            Self::TooLong => write!(f, "the request to the Keys Service is longer than {BODY} bytes"),
+            Self::Invalid(reason) => write!(
+                f,
+                "the Keys Service gave an answer that makes no sense: {reason}"
+            ),
+            Self::TooLong => write!(
+                f,
+                "the request to the Keys Service is longer than {BODY} bytes"
+            ),
         }
     }
 }
@@ -137,7 +142,7 @@ impl KeysClient {
         path.put_str("?");
         path.put_str(VERSION);
         let target = path.finish_str().map_err(|_| KeysError::TooLong)?;
-        handle(self.send(Method::Get, target, None)?)
+        handle(self.send("GET", target, None)?)
     }
 
     /// The handle of a symmetric key, which is generated if it does not exist. `usage` is as in `derive,sign`.
@@ -145,7 +150,14 @@ impl KeysClient {
     /// # Errors
     /// See [`KeysError`].
     pub fn create_key_if_not_exists(&self, id: &str, usage: &str) -> Result<Handle, KeysError> {
-        handle(self.post("/key", &CreateKey { key_id: id, key_bytes: None, usage })?)
+        handle(self.post(
+            "/key",
+            &CreateKey {
+                key_id: id,
+                key_bytes: None,
+                usage,
+            },
+        )?)
     }
 
     /// The handle of a key derived from another.
@@ -153,7 +165,13 @@ impl KeysClient {
     /// # Errors
     /// See [`KeysError`].
     pub fn derive(&self, base: &str, data: &[u8]) -> Result<Handle, KeysError> {
-        handle(self.post("/derivedkey", &Derive { base_key_handle: base, derivation_data: Bytes(data) })?)
+        handle(self.post(
+            "/derivedkey",
+            &Derive {
+                base_key_handle: base,
+                derivation_data: Bytes(data),
+            },
+        )?)
     }
 
     /// The bytes of a derived key.
@@ -171,12 +189,21 @@ impl KeysClient {
     /// # Errors
     /// See [`KeysError`].
     pub fn sign_hmac(&self, handle: &str, message: &[u8]) -> Result<[u8; SIGNATURE], KeysError> {
-        let parameters = SignParameters { message: Bytes(message) };
-        let sign = Sign { key_handle: handle, algorithm: "HMAC-SHA256", parameters };
+        let parameters = SignParameters {
+            message: Bytes(message),
+        };
+        let sign = Sign {
+            key_handle: handle,
+            algorithm: "HMAC-SHA256",
+            parameters,
+        };
         let mut response = self.post("/sign", &sign)?;
         let answer: Signature<'_> = decode(&mut response)?;
         answer.signature.0.try_into().map_err(|_| {
-            KeysError::Invalid(format!("the signature has {} bytes, not {SIGNATURE}", answer.signature.0.len()))
+            KeysError::Invalid(format!(
+                "the signature has {} bytes, not {SIGNATURE}",
+                answer.signature.0.len()
+            ))
         })
     }
 
@@ -184,11 +211,17 @@ impl KeysClient {
         let mut buffer = Zeroizing::new(vec![0; BODY]);
         let length = json::to_slice(body, &mut buffer).map_err(|_| KeysError::TooLong)?;
         let target = format!("{path}?{VERSION}");
-        self.send(Method::Post, &target, buffer.get(..length))
+        self.send("POST", &target, buffer.get(..length))
     }
 
-    fn send(&self, method: Method, target: &str, body: Option<&[u8]>) -> Result<Response, KeysError> {
-        let request = Request { method, host: self.service.host(), target, headers: &[], body };
+    fn send(&self, method: &str, target: &str, body: Option<&[u8]>) -> Result<Response, KeysError> {
+        let request = Request {
+            method,
+            host: self.service.host(),
+            target,
+            headers: &[],
+            body,
+        };
         // Every call this client makes can be made twice: keys are only created if they do not exist.
         let mut response = self.service.call(&request, true)?;
         if response.status == 200 {
@@ -196,7 +229,7 @@ impl KeysClient {
         }
         let status = response.status;
         let message = if (400..600).contains(&status) {
-            match json::from_slice::<Message<'_>>(&mut response.body) {
+            match json::from_slice::<Message<'_>>(response.body()) {
                 Ok(answer) => answer.message.to_owned(),
                 Err(_) => format!("HTTP error {}", response.status_line()),
             }
@@ -214,8 +247,11 @@ fn handle(mut response: Response) -> Result<Handle, KeysError> {
 
 fn decode<'a, T: json::FromJson<'a>>(response: &'a mut Response) -> Result<T, KeysError> {
     if !response.is_json {
-        return Err(KeysError::Invalid("invalid Content-Type; expected JSON".to_owned()));
+        return Err(KeysError::Invalid(
+            "invalid Content-Type; expected JSON".to_owned(),
+        ));
     }
-    // The text of the error names the place, never a value of the answer.
-    json::from_slice(&mut response.body).map_err(|error| KeysError::Invalid(error.to_string()))
+    // The reader's own text could quote a value of the answer, which may be a secret.
+    json::from_slice(response.body())
+        .map_err(|_| KeysError::Invalid("it is not the JSON object that was expected".to_owned()))
 }

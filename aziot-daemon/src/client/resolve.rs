@@ -23,7 +23,10 @@ static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
 /// `TimedOut` when the resolver did not answer in time, `WouldBlock` when too many earlier look-ups still hang, and
 /// whatever the resolver reports.
 pub(super) fn resolve(host: &str, port: u16, by: Deadline) -> io::Result<Vec<SocketAddr>> {
-    let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|h| h.strip_suffix(']'))
+        .unwrap_or(host);
     if let Ok(address) = bare.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(address, port)]);
     }
@@ -35,16 +38,28 @@ pub(super) fn resolve(host: &str, port: u16, by: Deadline) -> io::Result<Vec<Soc
     };
     let (send, receive) = mpsc::sync_channel(1);
     let name = bare.to_owned();
-    std::thread::Builder::new().name("aziot-resolve".to_owned()).stack_size(STACK).spawn(move || {
-        let result = (name.as_str(), port).to_socket_addrs().map(Iterator::collect);
-        drop(slot);
-        // The caller may have given up.
-        let _ = send.send(result);
-    })?;
-    let Some(left) = by.remaining() else { return Err(io::ErrorKind::TimedOut.into()) };
-    let addresses: Vec<SocketAddr> = receive.recv_timeout(left).map_err(|_| io::ErrorKind::TimedOut)??;
+    std::thread::Builder::new()
+        .name("aziot-resolve".to_owned())
+        .stack_size(STACK)
+        .spawn(move || {
+            let result = (name.as_str(), port)
+                .to_socket_addrs()
+                .map(Iterator::collect);
+            drop(slot);
+            // The caller may have given up.
+            let _ = send.send(result);
+        })?;
+    let Some(left) = by.remaining() else {
+        return Err(io::ErrorKind::TimedOut.into());
+    };
+    let addresses: Vec<SocketAddr> = receive
+        .recv_timeout(left)
+        .map_err(|_| io::ErrorKind::TimedOut)??;
     if addresses.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+        return Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            "the name has no address",
+        ));
     }
     Ok(addresses)
 }
@@ -55,7 +70,10 @@ struct Slot;
 impl Slot {
     fn take() -> Option<Self> {
         let more = |n: usize| (n < MAX_LOOKUPS).then_some(n + 1);
-        LOOKUPS.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok().map(|_| Self)
+        LOOKUPS
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+            .ok()
+            .map(|_| Self)
     }
 }
 
@@ -74,8 +92,16 @@ mod tests {
     #[test]
     fn literals_need_no_resolver() {
         let by = Deadline::after(Duration::from_secs(5));
-        for (host, wanted) in [("127.0.0.1", "127.0.0.1:8443"), ("[::1]", "[::1]:8443"), ("::1", "[::1]:8443")] {
-            assert_eq!(resolve(host, 8443, by).unwrap(), [wanted.parse().unwrap()], "{host}");
+        for (host, wanted) in [
+            ("127.0.0.1", "127.0.0.1:8443"),
+            ("[::1]", "[::1]:8443"),
+            ("::1", "[::1]:8443"),
+        ] {
+            assert_eq!(
+                resolve(host, 8443, by).unwrap(),
+                [wanted.parse().unwrap()],
+                "{host}"
+            );
         }
     }
 
@@ -83,7 +109,10 @@ mod tests {
     fn names_are_looked_up() {
         let by = Deadline::after(Duration::from_secs(20));
         let addresses = resolve("localhost", 1, by).unwrap();
-        assert!(addresses.iter().all(|a| a.ip().is_loopback()), "{addresses:?}");
+        assert!(
+            addresses.iter().all(|a| a.ip().is_loopback()),
+            "{addresses:?}"
+        );
         assert!(resolve("no-such-host.invalid", 1, by).is_err());
     }
 }

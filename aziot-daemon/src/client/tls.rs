@@ -6,7 +6,9 @@ use std::os::fd::AsFd as _;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use openssl::ssl::{ErrorCode, HandshakeError, MidHandshakeSslStream, SslConnector, SslMethod, SslStream};
+use openssl::ssl::{
+    ErrorCode, HandshakeError, MidHandshakeSslStream, SslConnector, SslMethod, SslStream,
+};
 use openssl::x509::X509VerifyResult;
 
 use super::error::{Error, Kind, Step};
@@ -50,7 +52,12 @@ impl TlsClient {
     ///
     /// # Errors
     /// An [`Error`] when there is no complete response.
-    pub fn attempt(&self, authority: &str, request: &Request<'_>, whole: Duration) -> Result<Response, Error> {
+    pub fn attempt(
+        &self,
+        authority: &str,
+        request: &Request<'_>,
+        whole: Duration,
+    ) -> Result<Response, Error> {
         let by = Deadline::after(whole);
         let mut stream = self.connect(authority, by)?;
         exchange::exchange(&mut stream, authority, request, BODY_LIMIT, by)
@@ -58,25 +65,52 @@ impl TlsClient {
 
     /// Forgets the trust store. It is loaded again when needed, so that changes to it are seen too.
     pub fn release(&self) {
-        *self.connector.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self
+            .connector
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     fn connect(&self, authority: &str, by: Deadline) -> Result<SslStream<TcpStream>, Error> {
-        let (host, port) = split_authority(authority)
-            .ok_or_else(|| Error::new(authority, Step::Resolve, Kind::NotConnected, "the port is not a number"))?;
+        let (host, port) = split_authority(authority).ok_or_else(|| {
+            Error::new(
+                authority,
+                Step::Resolve,
+                Kind::NotConnected,
+                "the port is not a number",
+            )
+        })?;
         // A proxy would be asked for a tunnel here and give the same stream.
         let tcp = connect_any(authority, host, port, by)?;
-        let name = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+        let name = host
+            .strip_prefix('[')
+            .and_then(|h| h.strip_suffix(']'))
+            .unwrap_or(host);
         let failed = |error: openssl::error::ErrorStack| {
-            Error::new(authority, Step::Handshake, Kind::NotConnected, format!("could not set up TLS: {error}"))
+            Error::new(
+                authority,
+                Step::Handshake,
+                Kind::NotConnected,
+                format!("could not set up TLS: {error}"),
+            )
         };
         let ssl = {
-            let mut shared = self.connector.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut shared = self
+                .connector
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             let connector = match &mut *shared {
                 Some(connector) => connector,
-                none => none.insert(SslConnector::builder(SslMethod::tls_client()).map_err(failed)?.build()),
+                none => none.insert(
+                    SslConnector::builder(SslMethod::tls_client())
+                        .map_err(failed)?
+                        .build(),
+                ),
             };
-            connector.configure().and_then(|configuration| configuration.into_ssl(name)).map_err(failed)?
+            connector
+                .configure()
+                .and_then(|configuration| configuration.into_ssl(name))
+                .map_err(failed)?
         };
         handshake(authority, ssl.connect(tcp), by.within(HANDSHAKE))
     }
@@ -108,18 +142,29 @@ fn connect_any(authority: &str, host: &str, port: u16, by: Deadline) -> Result<T
     let mut last = io::Error::from(io::ErrorKind::NotFound);
     for (tried, address) in addresses.iter().enumerate() {
         // What is left is shared among the addresses not tried yet, so that a dead first one leaves time for the others.
-        let rest = u32::try_from(addresses.len().saturating_sub(tried)).unwrap_or(1).max(1);
-        let share = by.remaining().map_or(Duration::ZERO, |left| left / rest).min(CONNECT);
+        let rest = u32::try_from(addresses.len().saturating_sub(tried))
+            .unwrap_or(1)
+            .max(1);
+        let share = by
+            .remaining()
+            .map_or(Duration::ZERO, |left| left / rest)
+            .min(CONNECT);
         match wire::connect_tcp(*address, by.within(share)) {
             Ok(stream) => return Ok(stream),
-            Err(error) => last = io::Error::new(error.kind(), format!("{address}: {}", plain(&error))),
+            Err(error) => {
+                last = io::Error::new(error.kind(), format!("{address}: {}", plain(&error)));
+            }
         }
     }
     Err(Error::io(authority, Step::Connect, &last, false))
 }
 
 fn plain(error: &io::Error) -> String {
-    if error.kind() == io::ErrorKind::TimedOut { "no answer".to_owned() } else { error.to_string() }
+    if error.kind() == io::ErrorKind::TimedOut {
+        "no answer".to_owned()
+    } else {
+        error.to_string()
+    }
 }
 
 fn handshake(
@@ -133,10 +178,19 @@ fn handshake(
             Err(HandshakeError::WouldBlock(waiting)) => waiting,
             Err(HandshakeError::Failure(failed)) => return Err(refused(authority, &failed)),
             Err(HandshakeError::SetupFailure(error)) => {
-                return Err(Error::new(authority, Step::Handshake, Kind::NotConnected, error.to_string()));
+                return Err(Error::new(
+                    authority,
+                    Step::Handshake,
+                    Kind::NotConnected,
+                    error.to_string(),
+                ));
             }
         };
-        let want = if waiting.error().code() == ErrorCode::WANT_WRITE { Want::Write } else { Want::Read };
+        let want = if waiting.error().code() == ErrorCode::WANT_WRITE {
+            Want::Write
+        } else {
+            Want::Read
+        };
         wire::wait(waiting.get_ref().as_fd(), want, by)
             .map_err(|error| Error::io(authority, Step::Handshake, &error, false))?;
         outcome = waiting.handshake();
@@ -146,7 +200,12 @@ fn handshake(
 fn refused(authority: &str, failed: &MidHandshakeSslStream<TcpStream>) -> Error {
     let verdict = failed.ssl().verify_result();
     if verdict != X509VerifyResult::OK {
-        return Error::new(authority, Step::Handshake, Kind::Untrusted, verdict.error_string());
+        return Error::new(
+            authority,
+            Step::Handshake,
+            Kind::Untrusted,
+            verdict.error_string(),
+        );
     }
     let error = failed.error();
     let reason = match (error.io_error(), error.ssl_error()) {
@@ -164,7 +223,10 @@ mod tests {
     #[test]
     fn authorities() {
         assert_eq!(split_authority("hub.example"), Some(("hub.example", 443)));
-        assert_eq!(split_authority("hub.example:8443"), Some(("hub.example", 8443)));
+        assert_eq!(
+            split_authority("hub.example:8443"),
+            Some(("hub.example", 8443))
+        );
         assert_eq!(split_authority("hub.example:"), Some(("hub.example", 443)));
         assert_eq!(split_authority("[::1]"), Some(("[::1]", 443)));
         assert_eq!(split_authority("[::1]:8443"), Some(("[::1]", 8443)));

@@ -12,7 +12,11 @@ pub const BODY_LIMIT: usize = 1 << 20;
 
 /// Pauses before a request is sent again to a service that closed the connection without a word: it has too many
 /// connections of this user open, and some of them end soon.
-const THROTTLED: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(200), Duration::from_millis(400)];
+const THROTTLED: [Duration; 3] = [
+    Duration::from_millis(100),
+    Duration::from_millis(200),
+    Duration::from_millis(400),
+];
 
 /// How often and how long to try.
 #[derive(Clone, Copy, Debug)]
@@ -37,7 +41,11 @@ impl UnixClient {
     /// A client for the service at `path`. `host` is what the `host` field of requests says, and errors call it.
     #[must_use]
     pub fn new(path: PathBuf, host: &'static str, patience: Patience) -> Self {
-        Self { path, host, patience }
+        Self {
+            path,
+            host,
+            patience,
+        }
     }
 
     /// The host name of the service, for requests.
@@ -70,7 +78,10 @@ impl UnixClient {
                 continue;
             }
             retries += 1;
-            log::warn!("Failed to send HTTP request (attempt {retries} of {}): {error}", self.patience.retries + 1);
+            log::warn!(
+                "Failed to send HTTP request (attempt {retries} of {}): {error}",
+                self.patience.retries + 1
+            );
             if retries > self.patience.retries {
                 return Err(error);
             }
@@ -81,7 +92,8 @@ impl UnixClient {
     fn attempt(&self, request: &Request<'_>) -> Result<Response, Error> {
         let by = Deadline::after(self.patience.attempt);
         let mut stream = wire::connect_unix(&self.path, by).map_err(|error| {
-            let error = std::io::Error::new(error.kind(), format!("{}: {error}", self.path.display()));
+            let error =
+                std::io::Error::new(error.kind(), format!("{}: {error}", self.path.display()));
             Error::io(self.host, Step::Connect, &error, false)
         })?;
         exchange::exchange(&mut stream, self.host, request, BODY_LIMIT, by)

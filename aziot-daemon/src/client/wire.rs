@@ -1,6 +1,6 @@
 //! Connections with deadlines: every connect, read and write of a client ends by a given point in time.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt};
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt,
+};
 
 /// Pause before another try when the backlog of a Unix socket is full; the kernel offers nothing to wait on.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(10);
@@ -24,7 +26,10 @@ impl Deadline {
     pub fn after(time: Duration) -> Self {
         let now = Instant::now();
         // A span that the clock cannot express is as good as a year.
-        Self(now.checked_add(time).unwrap_or_else(|| now + Duration::from_secs(365 * 86_400)))
+        Self(
+            now.checked_add(time)
+                .unwrap_or_else(|| now + Duration::from_secs(365 * 86_400)),
+        )
     }
 
     /// The earlier of this deadline and `step` from now on.
@@ -36,7 +41,9 @@ impl Deadline {
     /// The time left; `None` when it has passed.
     #[must_use]
     pub fn remaining(self) -> Option<Duration> {
-        self.0.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+        self.0
+            .checked_duration_since(Instant::now())
+            .filter(|left| !left.is_zero())
     }
 }
 
@@ -65,7 +72,9 @@ pub(super) enum Want {
 /// Waits until the descriptor is ready, or has failed: the next operation on it tells.
 pub(super) fn wait(fd: BorrowedFd<'_>, want: Want, by: Deadline) -> io::Result<()> {
     loop {
-        let Some(left) = by.remaining() else { return Err(io::ErrorKind::TimedOut.into()) };
+        let Some(left) = by.remaining() else {
+            return Err(io::ErrorKind::TimedOut.into());
+        };
         let flags = match want {
             Want::Read => PollFlags::IN,
             Want::Write => PollFlags::OUT,
@@ -101,7 +110,11 @@ pub(super) fn connect_unix(path: &Path, by: Deadline) -> io::Result<UnixStream> 
 
 /// Connects to one address. The stream is non-blocking.
 pub(super) fn connect_tcp(address: SocketAddr, by: Deadline) -> io::Result<TcpStream> {
-    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let family = if address.is_ipv4() {
+        AddressFamily::INET
+    } else {
+        AddressFamily::INET6
+    };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let fd: OwnedFd = socket_with(family, SocketType::STREAM, flags, None)?;
     match connect(&fd, &address) {
@@ -121,7 +134,9 @@ impl Wire for UnixStream {
     fn read(&mut self, into: &mut [u8], by: Deadline) -> io::Result<usize> {
         loop {
             match io::Read::read(self, into) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => wait(self.as_fd(), Want::Read, by)?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    wait(self.as_fd(), Want::Read, by)?;
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 result => return result,
             }
@@ -133,7 +148,9 @@ impl Wire for UnixStream {
             match io::Write::write(self, bytes) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => wait(self.as_fd(), Want::Write, by)?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    wait(self.as_fd(), Want::Write, by)?;
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
@@ -189,9 +206,12 @@ impl Wire for openssl::ssl::SslStream<TcpStream> {
 /// OpenSSL 3 reports a close without closing alert as a protocol error of this reason (`SSL_R_UNEXPECTED_EOF_WHILE_READING`).
 fn is_unexpected_eof(error: &openssl::ssl::Error) -> bool {
     const UNEXPECTED_EOF_WHILE_READING: i32 = 294;
-    error
-        .ssl_error()
-        .is_some_and(|stack| stack.errors().iter().any(|e| e.reason_code() == UNEXPECTED_EOF_WHILE_READING))
+    error.ssl_error().is_some_and(|stack| {
+        stack
+            .errors()
+            .iter()
+            .any(|e| e.reason_code() == UNEXPECTED_EOF_WHILE_READING)
+    })
 }
 
 fn into_io(error: openssl::ssl::Error) -> io::Error {
@@ -209,7 +229,12 @@ mod tests {
         let (mut ours, _theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         let started = Instant::now();
-        let error = Wire::read(&mut ours, &mut [0; 8], Deadline::after(Duration::from_millis(50))).unwrap_err();
+        let error = Wire::read(
+            &mut ours,
+            &mut [0; 8],
+            Deadline::after(Duration::from_millis(50)),
+        )
+        .unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert!(started.elapsed() >= Duration::from_millis(50));
     }
@@ -219,7 +244,8 @@ mod tests {
         let (mut ours, _theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         let big = vec![0; 8 << 20];
-        let error = Wire::write_all(&mut ours, &big, Deadline::after(Duration::from_millis(50))).unwrap_err();
+        let error = Wire::write_all(&mut ours, &big, Deadline::after(Duration::from_millis(50)))
+            .unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 
@@ -234,7 +260,9 @@ mod tests {
         let _first = connect_unix(&path, Deadline::after(Duration::from_secs(5))).unwrap();
         let error = connect_unix(&path, Deadline::after(Duration::from_millis(50))).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        let waiting = std::thread::spawn(move || connect_unix(&path, Deadline::after(Duration::from_secs(5))).map(drop));
+        let waiting = std::thread::spawn(move || {
+            connect_unix(&path, Deadline::after(Duration::from_secs(5))).map(drop)
+        });
         drop(listener.accept().unwrap());
         waiting.join().unwrap().unwrap();
     }

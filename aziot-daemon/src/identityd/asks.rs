@@ -1,16 +1,13 @@
 //! From requests to what they ask for: decoding, authorisation, parameters (identity-service 4.3, 5.4).
 
 use aziot_core::api::identity::{CreateModule, DeviceRequest, Op};
-use aziot_core::http::{Method, query};
+use aziot_core::http::Method;
 use aziot_core::id::ModuleId;
 use aziot_core::json;
 
 use super::callers::{Access, Caller, Callers, Primary};
 use super::error::{Class, Error};
 use crate::service::Request;
-
-/// Longest value of a query parameter that means anything.
-const VALUE: usize = 256;
 
 /// What a request asks for, once it is known to be allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,21 +86,24 @@ pub fn accept(request: &mut Request<'_, Op>, callers: &Callers) -> Result<Ask, E
             let create: CreateModule<'_> = decode(request)?;
             authorize(caller, Access::Manage)?;
             match create.kind {
-                "aziot" => Ok(Ask::Write(Write { change: Change::Create, module: name(create.module_id)? })),
+                "aziot" => Ok(Ask::Write(Write {
+                    change: Change::Create,
+                    module: name(create.module_id)?,
+                })),
                 "local" => Err(local(callers, &name(create.module_id)?, Change::Create)),
                 other => Err(invalid_type(other)),
             }
         }
         (Op::Modules, _) => {
             authorize(caller, Access::Manage)?;
-            match kind(request.query)?.as_str() {
+            match kind(request.kind)? {
                 "aziot" => Ok(Ask::Read(Read::All)),
                 other => Err(invalid_type(other)),
             }
         }
         (Op::Module, Method::Get) => {
             authorize(caller, Access::Module(request.param))?;
-            match kind(request.query)?.as_str() {
+            match kind(request.kind)? {
                 "aziot" if !caller.may_use_hub() => Err(Error::new(Class::Authorization)),
                 "aziot" => Ok(Ask::Read(Read::One(name(request.param)?))),
                 "local" => Err(local(callers, request.param, Change::Update)),
@@ -111,11 +111,18 @@ pub fn accept(request: &mut Request<'_, Op>, callers: &Callers) -> Result<Ask, E
             }
         }
         (Op::Module, method) => {
-            let change = if method == Method::Put { Change::Update } else { Change::Delete };
+            let change = if method == Method::Put {
+                Change::Update
+            } else {
+                Change::Delete
+            };
             well_formed(request)?;
             authorize(caller, Access::Manage)?;
-            match kind(request.query)?.as_str() {
-                "aziot" => Ok(Ask::Write(Write { change, module: name(request.param)? })),
+            match kind(request.kind)? {
+                "aziot" => Ok(Ask::Write(Write {
+                    change,
+                    module: name(request.param)?,
+                })),
                 other => Err(invalid_type(other)),
             }
         }
@@ -123,7 +130,11 @@ pub fn accept(request: &mut Request<'_, Op>, callers: &Callers) -> Result<Ask, E
 }
 
 fn authorize(caller: Caller<'_>, access: Access<'_>) -> Result<(), Error> {
-    if caller.may(access) { Ok(()) } else { Err(Error::new(Class::Authorization)) }
+    if caller.may(access) {
+        Ok(())
+    } else {
+        Err(Error::new(Class::Authorization))
+    }
 }
 
 fn decode<'r, T: json::FromJson<'r>>(request: &mut Request<'r, Op>) -> Result<T, Error> {
@@ -134,21 +145,16 @@ fn decode<'r, T: json::FromJson<'r>>(request: &mut Request<'r, Op>) -> Result<T,
 /// The content of the body is not looked at, but nonsense is refused.
 fn well_formed(request: &mut Request<'_, Op>) -> Result<(), Error> {
     match request.body.take() {
-        Some(body) => json::validate(body).map_err(|error| Error::because(Class::Unprocessable, error)),
+        Some(body) => {
+            json::validate(body).map_err(|error| Error::because(Class::Unprocessable, error))
+        }
         None => Ok(()),
     }
 }
 
-/// The first query parameter `type`.
-fn kind(query: &str) -> Result<String, Error> {
-    let pair = query::pairs(query)
-        .find(|pair| pair.is("type"))
-        .ok_or_else(|| Error::parameter("type", "missing parameter"))?;
-    let mut scratch = [0; VALUE];
-    match pair.decoded(&mut scratch) {
-        Ok((value, _)) => Ok(value.to_owned()),
-        Err(_) => Err(Error::parameter("type", format_args!("longer than {VALUE} bytes"))),
-    }
+/// The query parameter `type`.
+fn kind(given: Option<&str>) -> Result<&str, Error> {
+    given.ok_or_else(|| Error::parameter("type", "missing parameter"))
 }
 
 fn invalid_type(kind: &str) -> Error {
@@ -169,12 +175,14 @@ fn name(module: &str) -> Result<String, Error> {
 /// What becomes of a request for a local identity.
 fn local(callers: &Callers, module: &str, change: Change) -> Error {
     match (callers.is_local(module), change) {
-        (true, Change::Create) => {
-            Error::parameter("moduleId", format_args!("local identity for {module} already exists"))
-        }
-        (false, Change::Update | Change::Delete) => {
-            Error::parameter("moduleId", format_args!("local identity for {module} doesn't exist"))
-        }
+        (true, Change::Create) => Error::parameter(
+            "moduleId",
+            format_args!("local identity for {module} already exists"),
+        ),
+        (false, Change::Update | Change::Delete) => Error::parameter(
+            "moduleId",
+            format_args!("local identity for {module} doesn't exist"),
+        ),
         (true, Change::Update | Change::Delete) | (false, Change::Create) => Error::because(
             Class::Internal,
             "local identities are not supported by this build yet; they need the Certificates Service",

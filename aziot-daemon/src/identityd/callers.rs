@@ -76,7 +76,10 @@ pub enum Primary<'c> {
 
 impl Callers {
     /// Builds the tables. Warnings for principals that have no effect go to `warn`.
-    pub fn new<'s>(principals: impl IntoIterator<Item = Principal<'s>>, mut warn: impl FnMut(String)) -> Self {
+    pub fn new<'s>(
+        principals: impl IntoIterator<Item = Principal<'s>>,
+        mut warn: impl FnMut(String),
+    ) -> Self {
         let mut callers = Self::default();
         let mut daemon_seen = false;
         for principal in principals {
@@ -99,7 +102,10 @@ impl Callers {
                     }
                 }
             }
-            let entry = Entry { name: principal.name.to_owned(), types: principal.types };
+            let entry = Entry {
+                name: principal.name.to_owned(),
+                types: principal.types,
+            };
             if let Some(old) = callers.by_uid.insert(principal.uid, entry) {
                 warn(format!(
                     "Principals {:?} and {:?} have the same uid {}; the caller is taken for the latter. Give each its own \
@@ -115,7 +121,13 @@ impl Callers {
     #[must_use]
     pub fn caller(&self, uid: u32) -> Caller<'_> {
         match self.by_uid.get(&uid) {
-            Some(Entry { name, types: Some(types) }) => Caller::Host { name, types: *types },
+            Some(Entry {
+                name,
+                types: Some(types),
+            }) => Caller::Host {
+                name,
+                types: *types,
+            },
             Some(Entry { types: None, .. }) => Caller::Full,
             None if uid == 0 => Caller::Full,
             None => Caller::Unknown,
@@ -186,7 +198,9 @@ mod tests {
 
     fn callers(list: &[(u32, &'static str, Option<IdTypes>)]) -> (Callers, Vec<String>) {
         let mut warnings = Vec::new();
-        let principals = list.iter().map(|&(uid, name, types)| Principal { uid, name, types });
+        let principals = list
+            .iter()
+            .map(|&(uid, name, types)| Principal { uid, name, types });
         let callers = Callers::new(principals, |w| warnings.push(w));
         (callers, warnings)
     }
@@ -208,7 +222,15 @@ mod tests {
         ));
 
         // uid, primary identity, device, own module, another's module, manage
-        let rows: [(u32, Option<Primary<'_>>, bool, &str, bool, bool); 9] = [
+        type Row = (
+            u32,
+            Option<Primary<'static>>,
+            bool,
+            &'static str,
+            bool,
+            bool,
+        );
+        let rows: [Row; 9] = [
             (0, Some(Primary::Device), true, "x", true, true),
             (1, Some(Primary::Device), true, "x", true, true),
             (2, Some(Primary::Device), true, "dev", false, false),
@@ -229,14 +251,27 @@ mod tests {
         }
         assert!(!callers.caller(4).may_use_hub());
         assert!(callers.caller(3).may_use_hub());
-        assert_eq!(callers.hub_modules().iter().map(String::as_str).collect::<Vec<_>>(), ["all", "mod"]);
+        assert_eq!(
+            callers
+                .hub_modules()
+                .iter()
+                .map(String::as_str)
+                .collect::<Vec<_>>(),
+            ["all", "mod"]
+        );
         assert!(callers.is_local("loc") && !callers.is_local("mod"));
     }
 
     #[test]
     fn is_14_root_can_be_a_host_process() {
         let (callers, _) = callers(&[(0, "testmodule", types("module"))]);
-        assert_eq!(callers.caller(0), Caller::Host { name: "testmodule", types: types("module").unwrap() });
+        assert_eq!(
+            callers.caller(0),
+            Caller::Host {
+                name: "testmodule",
+                types: types("module").unwrap()
+            }
+        );
         assert!(!callers.caller(0).may(Access::Manage));
     }
 

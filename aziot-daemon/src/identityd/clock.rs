@@ -29,13 +29,17 @@ const fn parse(text: &str) -> Option<u64> {
 /// The wall clock in seconds since 1970.
 #[must_use]
 pub fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }
 
 /// The earliest time that is plausible, given the last time seen from the cloud.
 #[must_use]
 pub fn earliest(last_seen: Option<u64>) -> u64 {
-    RELEASE.max(last_seen.unwrap_or(0)).saturating_sub(TOLERANCE)
+    RELEASE
+        .max(last_seen.unwrap_or(0))
+        .saturating_sub(TOLERANCE)
 }
 
 /// Whether the clock is plausible.
@@ -54,7 +58,9 @@ pub fn skew_hint(ours: u64, peer: Option<u64>) -> Option<String> {
         return None;
     }
     let direction = if ours > peer { "ahead of" } else { "behind" };
-    Some(format!("the clock of this device is {off} s {direction} the server's; tokens are valid for 30 s, so set the clock"))
+    Some(format!(
+        "the clock of this device is {off} s {direction} the server's; tokens are valid for 30 s, so set the clock"
+    ))
 }
 
 #[cfg(test)]
@@ -71,7 +77,10 @@ mod tests {
         assert!(!is_plausible(RELEASE, Some(seen)));
         assert!(is_plausible(seen - TOLERANCE, Some(seen)));
         assert!(is_plausible(RELEASE, Some(5)));
-        assert!(is_plausible(now(), None), "the tests run on a machine with a clock");
+        assert!(
+            is_plausible(now(), None),
+            "the tests run on a machine with a clock"
+        );
     }
 
     #[test]

@@ -69,12 +69,20 @@ impl NoResponse {
     #[must_use]
     pub fn into_failure(self) -> Failure {
         match self {
-            Self::GaveUp(gave_up, error) => {
-                Failure { kind: if gave_up.is_network() { Kind::Network } else { Kind::Other }, error }
-            }
+            Self::GaveUp(gave_up, error) => Failure {
+                kind: if gave_up.is_network() {
+                    Kind::Network
+                } else {
+                    Kind::Other
+                },
+                error,
+            },
             Self::Local(error) => Failure::local(error),
             // As far as the cloud goes it is the same as having no network, and passes by itself.
-            Self::Clock(error) => Failure { kind: Kind::Network, error },
+            Self::Clock(error) => Failure {
+                kind: Kind::Network,
+                error,
+            },
         }
     }
 }
@@ -83,7 +91,12 @@ impl NoResponse {
 ///
 /// # Errors
 /// See [`NoResponse`].
-pub fn send(tools: &Tools, peer: &Peer<'_>, policy: Policy, message: &Message<'_>) -> Result<Response, NoResponse> {
+pub fn send(
+    tools: &Tools,
+    peer: &Peer<'_>,
+    policy: Policy,
+    message: &Message<'_>,
+) -> Result<Response, NoResponse> {
     let begin = Instant::now();
     let scale = tools.timing.scale;
     let mut attempts = Attempts::new(policy);
@@ -94,7 +107,10 @@ pub fn send(tools: &Tools, peer: &Peer<'_>, policy: Policy, message: &Message<'_
                 if let Some(date) = response.date {
                     tools.note_time(date);
                 }
-                Attempt::Answered { status: response.status, retry_after: response.retry_after }
+                Attempt::Answered {
+                    status: response.status,
+                    retry_after: response.retry_after,
+                }
             }
             Err(error) => Attempt::Failed(failure(error)),
         };
@@ -131,7 +147,10 @@ pub fn send(tools: &Tools, peer: &Peer<'_>, policy: Policy, message: &Message<'_
                 return Err(NoResponse::GaveUp(gave_up, error));
             }
             (Next::UseAnswer, Err(error)) => {
-                return Err(NoResponse::GaveUp(GaveUp::Failed(failure(&error)), Error::because(peer.class, error)));
+                return Err(NoResponse::GaveUp(
+                    GaveUp::Failed(failure(&error)),
+                    Error::because(peer.class, error),
+                ));
             }
         }
     }
@@ -153,7 +172,11 @@ fn attempt(
         headers: &headers,
         body: message.body,
     };
-    Ok(tools.tls.attempt(peer.authority, &request, policy.timeout.mul_f64(tools.timing.scale)))
+    Ok(tools.tls.attempt(
+        peer.authority,
+        &request,
+        policy.timeout.mul_f64(tools.timing.scale),
+    ))
 }
 
 /// Signs a token with the device's key, which stays where it is.
@@ -162,18 +185,40 @@ fn token(tools: &Tools, peer: &Peer<'_>) -> Result<Zeroizing<String>, NoResponse
         return Err(NoResponse::Clock(clock_error(tools, peer.class)));
     }
     let keys = |error: client::KeysError| {
-        let error = Error::because(Class::Keys, format_args!("could not sign for {} with key {:?}", peer.authority, peer.key))
-            .caused_by(error);
+        let error = Error::because(
+            Class::Keys,
+            format_args!(
+                "could not sign for {} with key {:?}",
+                peer.authority, peer.key
+            ),
+        )
+        .caused_by(error);
         NoResponse::Local(error)
     };
-    let long = |_| NoResponse::Local(Error::because(peer.class, "the ids of this device are too long for a token"));
+    let long = |_| {
+        NoResponse::Local(Error::because(
+            peer.class,
+            "the ids of this device are too long for a token",
+        ))
+    };
     let handle = tools.keys.load_key(peer.key).map_err(keys)?;
     let mut text = [0; TOKEN];
     // The time is read as late as possible: the token lives for seconds.
-    let token = SasToken::new(peer.audience, clock::now().saturating_add(LIFETIME), &mut text).map_err(long)?;
-    let signature = tools.keys.sign_hmac(&handle, token.to_sign()).map_err(keys)?;
+    let token = SasToken::new(
+        peer.audience,
+        clock::now().saturating_add(LIFETIME),
+        &mut text,
+    )
+    .map_err(long)?;
+    let signature = tools
+        .keys
+        .sign_hmac(&handle, token.to_sign())
+        .map_err(keys)?;
     let mut out = Zeroizing::new([0; TOKEN]);
-    token.write(&signature, out.as_mut_slice()).map(|token| Zeroizing::new(token.to_owned())).map_err(long)
+    token
+        .write(&signature, out.as_mut_slice())
+        .map(|token| Zeroizing::new(token.to_owned()))
+        .map_err(long)
 }
 
 /// What is said while the clock is not set.
@@ -194,7 +239,9 @@ fn failure(error: &client::Error) -> retry::Failure {
         client::Kind::NotConnected => retry::Failure::NotConnected,
         client::Kind::Untrusted => retry::Failure::NotTrusted,
         client::Kind::TimedOut => retry::Failure::TimedOut,
-        client::Kind::Closed { .. } | client::Kind::InvalidData | client::Kind::Other => retry::Failure::Broken,
+        client::Kind::Closed { .. } | client::Kind::InvalidData | client::Kind::Other => {
+            retry::Failure::Broken
+        }
     }
 }
 
@@ -226,9 +273,22 @@ pub struct CloudHub {
 impl CloudHub {
     /// The hub of `device`. Signs of how the way to it is go to `events`.
     #[must_use]
-    pub fn new(tools: Arc<Tools>, settings: &Settings, device: Arc<Device>, events: Done<Event>) -> Self {
-        let policy = Policy::cloud(settings.cloud_retries, Duration::from_secs(settings.cloud_timeout_sec));
-        Self { tools, device, policy, events }
+    pub fn new(
+        tools: Arc<Tools>,
+        settings: &Settings,
+        device: Arc<Device>,
+        events: Done<Event>,
+    ) -> Self {
+        let policy = Policy::cloud(
+            settings.cloud_retries,
+            Duration::from_secs(settings.cloud_timeout_sec),
+        );
+        Self {
+            tools,
+            device,
+            policy,
+            events,
+        }
     }
 
     /// The same, but giving up after one attempt.
@@ -252,7 +312,10 @@ impl CloudHub {
         request: &hub::Request<'_>,
         read: impl FnOnce(Answer<'_>) -> Result<T, hub::Error<'_>>,
     ) -> Result<T, Failure> {
-        let audience = Audience::Device { hub: HubName::new(&self.device.hub).map_err(unusable)?, device: self.device_id()? };
+        let audience = Audience::Device {
+            hub: HubName::new(&self.device.hub).map_err(unusable)?,
+            device: self.device_id()?,
+        };
         let mut target = [0; TARGET];
         let target = request.write_target(&mut target).map_err(unusable)?;
         let mut body = Zeroizing::new([0; BODY]);
@@ -264,7 +327,12 @@ impl CloudHub {
             class: Class::Hub,
             observe: &|sign| self.events.send(Event::Link(sign)),
         };
-        let message = Message { method: request.method(), target, header: request.header(), body };
+        let message = Message {
+            method: request.method(),
+            target,
+            header: request.header(),
+            body,
+        };
         let mut response =
             send(&self.tools, &peer, self.policy, &message).map_err(NoResponse::into_failure)?;
         let (status, date) = (response.status, response.date);
@@ -290,8 +358,16 @@ impl CloudHub {
         }
         if failure.kind == Kind::Network {
             // A gateway that answers for a hub it has lost.
-            let cause = if retry::is_network_status(status) { NetworkCause::Status(status) } else { NetworkCause::Gateway };
-            self.events.send(Event::Link(Sign::Lost { cause, error: failure.error.clone(), untrusted: false }));
+            let cause = if retry::is_network_status(status) {
+                NetworkCause::Status(status)
+            } else {
+                NetworkCause::Gateway
+            };
+            self.events.send(Event::Link(Sign::Lost {
+                cause,
+                error: failure.error.clone(),
+                untrusted: false,
+            }));
         }
         Err(failure)
     }
@@ -304,33 +380,46 @@ fn unusable(error: impl std::fmt::Display) -> Failure {
 impl Hub for CloudHub {
     fn create(&self, module: &str) -> Result<Module, Failure> {
         let (device, module) = self.ids(module)?;
-        self.call(&hub::Request::Create { device, module }, |answer| hub::module(answer).map(Module::from))
+        self.call(&hub::Request::Create { device, module }, |answer| {
+            hub::module(answer).map(Module::from)
+        })
     }
 
     fn set_keys(&self, module: &str, keys: &ModuleKeys) -> Result<Module, Failure> {
         let (device, module) = self.ids(module)?;
-        let request = hub::Request::SetKeys { device, module, keys: &keys.keys };
+        let request = hub::Request::SetKeys {
+            device,
+            module,
+            keys: &keys.keys,
+        };
         self.call(&request, |answer| hub::module(answer).map(Module::from))
     }
 
     fn module(&self, module: &str) -> Result<Module, Failure> {
         let (device, module) = self.ids(module)?;
-        self.call(&hub::Request::Get { device, module }, |answer| hub::module(answer).map(Module::from))
+        self.call(&hub::Request::Get { device, module }, |answer| {
+            hub::module(answer).map(Module::from)
+        })
     }
 
     fn modules(&self) -> Result<Vec<Module>, Failure> {
         let device = self.device_id()?;
         self.call(&hub::Request::List { device }, |answer| {
-            hub::Modules::new(answer)?.map(|module| module.map(Module::from)).collect()
+            hub::Modules::new(answer)?
+                .map(|module| module.map(Module::from))
+                .collect()
         })
     }
 
     fn delete(&self, module: &str) -> Result<(), Failure> {
         let (device, module) = self.ids(module)?;
-        self.call(&hub::Request::Delete { device, module }, hub::deleted).map_err(|failure| match failure.kind {
-            // What clients of this call have always been told.
-            Kind::NotFound => Failure::hub(Kind::NotFound, "unexpected HTTP status code: 404 Not Found"),
-            _ => failure,
-        })
+        self.call(&hub::Request::Delete { device, module }, hub::deleted)
+            .map_err(|failure| match failure.kind {
+                // What clients of this call have always been told.
+                Kind::NotFound => {
+                    Failure::hub(Kind::NotFound, "unexpected HTTP status code: 404 Not Found")
+                }
+                _ => failure,
+            })
     }
 }

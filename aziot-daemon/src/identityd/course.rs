@@ -126,7 +126,10 @@ impl Identityd {
         };
         if let Some(assignment) = assignment {
             let device = Device::new(assignment, &self.tools.state);
-            let has_backup = saved.device.as_ref().is_some_and(|info| provision::info(&device) == *info);
+            let has_backup = saved
+                .device
+                .as_ref()
+                .is_some_and(|info| provision::info(&device) == *info);
             if has_backup {
                 log::info!("Provisioned with backup for {}.", device.id);
             }
@@ -150,7 +153,10 @@ impl Identityd {
     fn wait_for_time(&mut self, cx: &mut Context<'_, Self>) {
         let error = clock_error(&self.tools, Class::Internal);
         log::warn!("{}", error.causes().join(": "));
-        self.course.failure = Some(Failure { kind: Kind::Network, error: clock_error(&self.tools, Class::Hub) });
+        self.course.failure = Some(Failure {
+            kind: Kind::Network,
+            error: clock_error(&self.tools, Class::Hub),
+        });
         // A step of the clock wakes us; so does the clock itself when it gets there.
         let left = self.tools.earliest_time().saturating_sub(clock::now());
         cx.set_alarm(CLOCK, Duration::from_secs(left.saturating_add(1)));
@@ -190,7 +196,12 @@ impl Identityd {
             events: cx.events(),
             registered: false,
         };
-        if cx.run(Lane::Cloud, move || Event::Procedure(Box::new(provision::run(run)))).is_err() {
+        if cx
+            .run(Lane::Cloud, move || {
+                Event::Procedure(Box::new(provision::run(run)))
+            })
+            .is_err()
+        {
             self.course.failure = Some(Failure::local(busy()));
             self.schedule(cx);
             return;
@@ -232,7 +243,14 @@ impl Identityd {
         } else {
             self.course.backoff.succeeded();
             let settled = self.device.is_some() && self.course.reconciled;
-            self.begin(if settled { Trigger::ConfigurationFileUpdate } else { Trigger::Startup }, cx);
+            self.begin(
+                if settled {
+                    Trigger::ConfigurationFileUpdate
+                } else {
+                    Trigger::Startup
+                },
+                cx,
+            );
         }
     }
 
@@ -288,17 +306,24 @@ impl Identityd {
             ),
             // The procedure has logged these as they came.
             (Trigger::Startup, Some(_)) if failure.kind == Kind::Network => {}
-            (Trigger::Startup, Some(_)) => log::error!("Could not reconcile the modules of this device: {text}"),
+            (Trigger::Startup, Some(_)) => {
+                log::error!("Could not reconcile the modules of this device: {text}");
+            }
         }
     }
 
     /// Sets the next attempt: to reconcile as long as that has not been done, else to see whether the hub is back.
     fn schedule(&mut self, cx: &mut Context<'_, Self>) {
         let pause = if self.course.reconciled {
-            let Some(pause) = self.link.probe_in() else { return };
+            let Some(pause) = self.link.probe_in() else {
+                return;
+            };
             pause.max(LEAST_PAUSE)
         } else {
-            self.course.backoff.failed(random()).mul_f64(cx.timing().scale)
+            self.course
+                .backoff
+                .failed(random())
+                .mul_f64(cx.timing().scale)
         };
         log::info!("Trying again in {:.0} seconds.", pause.as_secs_f64().ceil());
         self.course.next_attempt = Some(clock::now().saturating_add(pause.as_secs()));
@@ -321,8 +346,11 @@ impl Identityd {
 
     /// Asks the hub for what is cheap and useful: the list of modules, which renews the backups.
     fn ask_whether_hub_answers(&mut self, cx: &mut Context<'_, Self>) {
-        let Some(device) = self.device.clone() else { return };
-        let hub = CloudHub::new(Arc::clone(&self.tools), &self.settings, device, cx.events()).once();
+        let Some(device) = self.device.clone() else {
+            return;
+        };
+        let hub =
+            CloudHub::new(Arc::clone(&self.tools), &self.settings, device, cx.events()).once();
         let job = move || {
             // How the way to the hub is, is told by signs.
             let _ = hub.modules();

@@ -41,9 +41,22 @@ impl Device {
     /// Takes up an identity; backups of another device are removed.
     #[must_use]
     pub fn new(assignment: Assignment, state: &State) -> Self {
-        let Assignment { hub, gateway, id, key, made_with } = assignment;
+        let Assignment {
+            hub,
+            gateway,
+            id,
+            key,
+            made_with,
+        } = assignment;
         let modules = state.modules(&hub, &id);
-        Self { hub, gateway, id, key, made_with, modules }
+        Self {
+            hub,
+            gateway,
+            id,
+            key,
+            made_with,
+            modules,
+        }
     }
 
     /// Whether it was made in the same way, so that nothing changes.
@@ -62,10 +75,17 @@ impl Device {
 /// The settings that decide which identity a device gets; `None` if it gets none.
 #[must_use]
 pub fn deciding(provisioning: &Provisioning) -> Option<backup::Provisioning<'_>> {
-    let gateway = provisioning.local_gateway_hostname.as_deref().unwrap_or_default();
+    let gateway = provisioning
+        .local_gateway_hostname
+        .as_deref()
+        .unwrap_or_default();
     match &provisioning.source {
         Source::None => None,
-        Source::Manual { iothub_hostname, device_id, authentication } => Some(backup::Provisioning {
+        Source::Manual {
+            iothub_hostname,
+            device_id,
+            authentication,
+        } => Some(backup::Provisioning {
             source: "manual",
             endpoint: iothub_hostname,
             scope: "",
@@ -76,13 +96,25 @@ pub fn deciding(provisioning: &Provisioning) -> Option<backup::Provisioning<'_>>
             registration: device_id,
             gateway,
         }),
-        Source::Dps { global_endpoint, scope_id, attestation, .. } => {
+        Source::Dps {
+            global_endpoint,
+            scope_id,
+            attestation,
+            ..
+        } => {
             let (method, registration) = match attestation {
-                Attestation::SymmetricKey { registration_id, .. } => ("symmetric_key", registration_id.as_str()),
+                Attestation::SymmetricKey {
+                    registration_id, ..
+                } => ("symmetric_key", registration_id.as_str()),
                 Attestation::Tpm { registration_id } => ("tpm", registration_id.as_str()),
-                Attestation::X509 { registration_id, .. } => {
-                    ("x509", registration_id.as_ref().map_or("", |subject| subject.common_name()))
-                }
+                Attestation::X509 {
+                    registration_id, ..
+                } => (
+                    "x509",
+                    registration_id
+                        .as_ref()
+                        .map_or("", |subject| subject.common_name()),
+                ),
             };
             Some(backup::Provisioning {
                 source: "dps",

@@ -40,13 +40,19 @@ impl Error {
     /// An error of this class without causes.
     #[must_use]
     pub const fn new(class: Class) -> Self {
-        Self { class, causes: Vec::new() }
+        Self {
+            class,
+            causes: Vec::new(),
+        }
     }
 
     /// An error of this class for this reason.
     #[must_use]
     pub fn because(class: Class, cause: impl fmt::Display) -> Self {
-        Self { class, causes: vec![cause.to_string()] }
+        Self {
+            class,
+            causes: vec![cause.to_string()],
+        }
     }
 
     /// A parameter with a value that cannot be used.
@@ -100,7 +106,10 @@ impl Error {
     pub fn status(&self) -> u16 {
         match self.class {
             Class::Authorization => 401,
-            Class::DeviceNotFound | Class::InvalidParameter(_) | Class::MissingBody | Class::ModuleNotFound => 400,
+            Class::DeviceNotFound
+            | Class::InvalidParameter(_)
+            | Class::MissingBody
+            | Class::ModuleNotFound => 400,
             Class::Dps | Class::DpsInNestedMode | Class::Hub | Class::Keys => 404,
             Class::Unprocessable => 422,
             Class::Internal => 500,
@@ -127,7 +136,9 @@ impl fmt::Display for Class {
             Self::Authorization => f.write_str("authorization error"),
             Self::DeviceNotFound => f.write_str("device identity not found"),
             Self::Dps => f.write_str("DPS client error"),
-            Self::DpsInNestedMode => f.write_str("DPS provisioning is not supported in nested mode"),
+            Self::DpsInNestedMode => {
+                f.write_str("DPS provisioning is not supported in nested mode")
+            }
             Self::Hub => f.write_str("Hub client error"),
             Self::Internal => f.write_str("internal error"),
             Self::InvalidParameter(name) => write!(f, "parameter {name:?} has an invalid value"),
@@ -147,7 +158,9 @@ impl fmt::Display for Error {
             return self.causes.iter().try_for_each(|cause| f.write_str(cause));
         }
         write!(f, "{}", self.class)?;
-        self.causes.iter().try_for_each(|cause| write!(f, "\ncaused by: {cause}"))
+        self.causes
+            .iter()
+            .try_for_each(|cause| write!(f, "\ncaused by: {cause}"))
     }
 }
 
@@ -160,7 +173,10 @@ mod tests {
     #[test]
     fn is_28_parameter_texts() {
         let missing = Error::parameter("type", "missing parameter");
-        assert_eq!(missing.to_string(), "parameter \"type\" has an invalid value\ncaused by: missing parameter");
+        assert_eq!(
+            missing.to_string(),
+            "parameter \"type\" has an invalid value\ncaused by: missing parameter"
+        );
         assert_eq!(missing.status(), 400);
         let blank = Error::parameter("module_id", "module name cannot be empty");
         assert_eq!(
@@ -171,15 +187,24 @@ mod tests {
 
     #[test]
     fn is_15_is_31_pinned_texts() {
-        assert_eq!(Error::new(Class::Authorization).to_string(), "authorization error");
+        assert_eq!(
+            Error::new(Class::Authorization).to_string(),
+            "authorization error"
+        );
         assert_eq!(Error::new(Class::Authorization).status(), 401);
-        assert_eq!(Error::no_device(None).to_string(), "device identity not found");
+        assert_eq!(
+            Error::no_device(None).to_string(),
+            "device identity not found"
+        );
         assert_eq!(Error::no_device(None).status(), 400);
         let reason = Error::because(Class::Dps, "status 401");
         assert_eq!(
             Error::no_device(Some(&reason)).to_string(),
             "device identity not found\ncaused by: DPS client error\ncaused by: status 401"
         );
-        assert_eq!(Error::because(Class::Hub, "module m not found").one_line(), "Hub client error: module m not found");
+        assert_eq!(
+            Error::because(Class::Hub, "module m not found").one_line(),
+            "Hub client error: module m not found"
+        );
     }
 }

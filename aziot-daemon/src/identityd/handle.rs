@@ -24,11 +24,20 @@ impl DeviceHandle {
         (now.saturating_duration_since(*asked) <= limit).then_some(handle)
     }
 
+    /// The handle, however old. For requests that were there before it was asked for.
+    #[must_use]
+    pub fn latest(&self) -> Option<&str> {
+        self.known.as_ref().map(|(handle, _)| handle.as_str())
+    }
+
     /// Whether it is time to fetch it again, so that busy times never wait for it.
     #[must_use]
     pub fn is_aging(&self, now: Instant, limit: Duration) -> bool {
         self.fetching.is_none()
-            && self.known.as_ref().is_none_or(|(_, asked)| now.saturating_duration_since(*asked) > limit / 2)
+            && self
+                .known
+                .as_ref()
+                .is_none_or(|(_, asked)| now.saturating_duration_since(*asked) > limit / 2)
     }
 
     /// Has a request wait for the handle.
@@ -87,7 +96,10 @@ mod tests {
         assert!(!handle.is_aging(asked + LIMIT / 2, LIMIT));
         assert!(handle.is_aging(asked + LIMIT / 2 + Duration::from_millis(1), LIMIT));
         assert_eq!(handle.fresh(asked + LIMIT, LIMIT), Some("h"));
-        assert_eq!(handle.fresh(asked + LIMIT + Duration::from_nanos(1), LIMIT), None);
+        assert_eq!(
+            handle.fresh(asked + LIMIT + Duration::from_nanos(1), LIMIT),
+            None
+        );
     }
 
     #[test]
@@ -95,7 +107,11 @@ mod tests {
         let mut handle = DeviceHandle::default();
         let serial = handle.begin().unwrap();
         handle.forget();
-        assert!(!handle.end(serial, Instant::now(), Some(Zeroizing::new("old".to_owned()))));
+        assert!(!handle.end(
+            serial,
+            Instant::now(),
+            Some(Zeroizing::new("old".to_owned()))
+        ));
         assert_eq!(handle.fresh(Instant::now(), LIMIT), None);
         let next = handle.begin().unwrap();
         assert_ne!(next, serial);

@@ -126,13 +126,19 @@ impl Failure {
     /// A failure of the hub or of the way to it.
     #[must_use]
     pub fn hub(kind: Kind, cause: impl std::fmt::Display) -> Self {
-        Self { kind, error: Error::because(Class::Hub, cause) }
+        Self {
+            kind,
+            error: Error::because(Class::Hub, cause),
+        }
     }
 
     /// A failure on this device.
     #[must_use]
     pub fn local(error: Error) -> Self {
-        Self { kind: Kind::Local, error }
+        Self {
+            kind: Kind::Local,
+            error,
+        }
     }
 
     /// Whether the hub does not accept this device, so that it may have been moved to another one.

@@ -54,7 +54,13 @@ impl Link {
     /// The hub counts as reachable until it is tried.
     #[must_use]
     pub fn new(scale: f64) -> Self {
-        Self { reach: HubReachability::new(), cause: None, slow: false, begin: Instant::now(), scale }
+        Self {
+            reach: HubReachability::new(),
+            cause: None,
+            slow: false,
+            begin: Instant::now(),
+            scale,
+        }
     }
 
     /// Takes in a sign.
@@ -73,12 +79,19 @@ impl Link {
                 self.slow = true;
                 News::Divert
             }
-            Sign::Lost { cause, error, untrusted } => {
+            Sign::Lost {
+                cause,
+                error,
+                untrusted,
+            } => {
                 let lost = self.reach.failed(cause, self.now(), random());
                 if untrusted && self.cause.as_ref() != Some(&error) {
                     log::error!("{}", error.one_line());
                 } else if lost {
-                    log::warn!("IoT Hub cannot be reached, working from the backup. {}", error.one_line());
+                    log::warn!(
+                        "IoT Hub cannot be reached, working from the backup. {}",
+                        error.one_line()
+                    );
                 }
                 self.cause = Some(error);
                 News::Divert
@@ -122,7 +135,11 @@ mod tests {
 
     fn lost(text: &str) -> Sign {
         let cause = NetworkCause::Status(503);
-        Sign::Lost { cause, error: Error::because(Class::Hub, text), untrusted: false }
+        Sign::Lost {
+            cause,
+            error: Error::because(Class::Hub, text),
+            untrusted: false,
+        }
     }
 
     #[test]
@@ -133,7 +150,10 @@ mod tests {
         assert!(!link.is_up());
         assert_eq!(link.down().unwrap().one_line(), "Hub client error: refused");
         let probe = link.probe_in().unwrap();
-        assert!(probe > Duration::from_secs(4) && probe < Duration::from_secs(7), "{probe:?}");
+        assert!(
+            probe > Duration::from_secs(4) && probe < Duration::from_secs(7),
+            "{probe:?}"
+        );
         assert_eq!(link.note(Sign::Reached), News::Back);
         assert!(link.is_up() && link.probe_in().is_none());
         assert_eq!(link.note(Sign::Reached), News::None);
@@ -148,7 +168,10 @@ mod tests {
         assert!(link.down().is_none());
         link.note(lost("x"));
         assert_eq!(link.note(Sign::Throttled), News::Divert);
-        assert!(link.down().is_some(), "a throttled request says nothing new about a lost hub");
+        assert!(
+            link.down().is_some(),
+            "a throttled request says nothing new about a lost hub"
+        );
         link.note(Sign::Reached);
         assert!(link.is_up());
     }

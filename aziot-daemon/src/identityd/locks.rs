@@ -31,7 +31,10 @@ impl Locks {
             return None;
         }
         held.insert(module.to_owned());
-        Some(Guard { locks: Arc::clone(self), module: module.to_owned() })
+        Some(Guard {
+            locks: Arc::clone(self),
+            module: module.to_owned(),
+        })
     }
 
     /// Locks `module`, waiting at most `limit` for whoever has it. For jobs only.
@@ -45,13 +48,20 @@ impl Locks {
             return None;
         }
         held.insert(module.to_owned());
-        Some(Guard { locks: Arc::clone(self), module: module.to_owned() })
+        Some(Guard {
+            locks: Arc::clone(self),
+            module: module.to_owned(),
+        })
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.locks.held.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.module);
+        self.locks
+            .held
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.module);
         self.locks.freed.notify_all();
     }
 }

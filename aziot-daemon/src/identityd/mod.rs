@@ -45,7 +45,7 @@ use self::handle::DeviceHandle;
 use self::hub::Failure;
 use self::link::{Link, Sign};
 use self::modules::Granted;
-use self::provision::{End, Trigger};
+use self::provision::End;
 use self::reads::Reads;
 use self::state::State;
 use self::tools::Tools;
@@ -79,8 +79,10 @@ const IDLE_SECONDS: u64 = 60;
 pub fn run() -> Result<(), Fatal> {
     let root = Root::from_env().map_err(Fatal::config)?;
     let files = ConfigFiles::of(Which::Identityd, &root);
-    let settings =
-        settings::load(&files, &root.places()).map_err(|error| Fatal { top: "could not read config", error })?;
+    let settings = settings::load(&files, &root.places()).map_err(|error| Fatal {
+        top: "could not read config",
+        error,
+    })?;
     let timing = Timing::from_env();
     let state = State::open(&settings.homedir)
         .inspect_err(|error| log::error!("Failed to create home directory: {error}"))
@@ -139,7 +141,7 @@ pub enum Event {
     /// A request to the hub has shown how the way to it is.
     Link(Sign),
     /// A custom payload was read.
-    Payload(RequestId, Result<Zeroizing<Vec<u8>>, Error>),
+    Payload(RequestId, Result<Zeroizing<String>, Error>),
     /// The hub was asked whether it answers.
     Probed,
     /// The provisioning procedure has ended.
@@ -156,6 +158,7 @@ pub enum Event {
 
 impl Identityd {
     fn new(settings: Settings, tools: Tools, files: ConfigFiles, root: Root) -> Self {
+        let link = Link::new(tools.timing.scale);
         Self {
             callers: settings::callers(&settings),
             settings: Arc::new(settings),
@@ -164,7 +167,7 @@ impl Identityd {
             tools: Arc::new(tools),
             device: None,
             handle: DeviceHandle::default(),
-            link: Link::new(tools.timing.scale),
+            link,
             course: Course::default(),
             held: VecDeque::new(),
             reads: Reads::default(),
@@ -173,7 +176,12 @@ impl Identityd {
     }
 
     /// Does what is asked, or sees to it that it is done. `None` when the answer comes later.
-    fn dispatch(&mut self, id: RequestId, ask: Ask, cx: &mut Context<'_, Self>) -> Option<Result<Answer, Error>> {
+    fn dispatch(
+        &mut self,
+        id: RequestId,
+        ask: Ask,
+        cx: &mut Context<'_, Self>,
+    ) -> Option<Result<Answer, Error>> {
         match ask {
             Ask::Device => self.device_identity(id, cx),
             Ask::Provisioning => self.provisioning_info(id, cx),
@@ -203,9 +211,13 @@ impl Identityd {
     /// The device, for an ask that needs one. Before the first reconciliation a configured module waits for it, because it
     /// may only be created by it.
     fn device_for(&self, ask: &Ask) -> Result<Arc<Device>, Missing> {
-        let Some(device) = &self.device else { return Err(self.missing_device()) };
+        let Some(device) = &self.device else {
+            return Err(self.missing_device());
+        };
         let awaited = match ask {
-            Ask::Read(asks::Read::One(name)) => self.callers.hub_modules().contains(name) && !device.modules.has(name),
+            Ask::Read(asks::Read::One(name)) => {
+                self.callers.hub_modules().contains(name) && !device.modules.has(name)
+            }
             _ => false,
         };
         if awaited && !self.course.concluded() {
@@ -222,12 +234,21 @@ impl Identityd {
         }
     }
 
-    fn hold(&mut self, id: RequestId, ask: Ask, cx: &mut Context<'_, Self>) -> Option<Result<Answer, Error>> {
+    fn hold(
+        &mut self,
+        id: RequestId,
+        ask: Ask,
+        cx: &mut Context<'_, Self>,
+    ) -> Option<Result<Answer, Error>> {
         let limit = cx.timing().held;
         if self.held.is_empty() {
             cx.set_alarm(HELD, limit);
         }
-        self.held.push_back(Held { id, ask, until: Instant::now() + limit });
+        self.held.push_back(Held {
+            id,
+            ask,
+            until: Instant::now() + limit,
+        });
         None
     }
 
@@ -246,26 +267,44 @@ impl Identityd {
     fn expire_held(&mut self, cx: &mut Context<'_, Self>) {
         let now = Instant::now();
         while self.held.front().is_some_and(|held| held.until <= now) {
-            let Some(held) = self.held.pop_front() else { break };
+            let Some(held) = self.held.pop_front() else {
+                break;
+            };
             let error = match &self.device {
                 None => Error::no_device(self.course.failure()),
-                Some(_) => Error::because(Class::Hub, "the modules of this device are still being reconciled"),
+                Some(_) => Error::because(
+                    Class::Hub,
+                    "the modules of this device are still being reconciled",
+                ),
             };
             self.finish(held.id, &Err(error), cx);
         }
         if let Some(next) = self.held.front() {
-            cx.set_alarm(HELD, next.until.saturating_duration_since(now).max(Duration::from_millis(1)));
+            cx.set_alarm(
+                HELD,
+                next.until
+                    .saturating_duration_since(now)
+                    .max(Duration::from_millis(1)),
+            );
         }
     }
 
-    fn device_identity(&mut self, id: RequestId, cx: &mut Context<'_, Self>) -> Option<Result<Answer, Error>> {
+    fn device_identity(
+        &mut self,
+        id: RequestId,
+        cx: &mut Context<'_, Self>,
+    ) -> Option<Result<Answer, Error>> {
         if self.device.is_none() {
             return match self.missing_device() {
                 Missing::Hold => self.hold(id, Ask::Device, cx),
                 Missing::For(error) => Some(Err(error)),
             };
         }
-        if self.handle.fresh(Instant::now(), cx.timing().handle_reuse).is_some() {
+        if self
+            .handle
+            .fresh(Instant::now(), cx.timing().handle_reuse)
+            .is_some()
+        {
             return Some(Ok(Answer::Device));
         }
         if let Err(error) = self.fetch_handle(cx) {
@@ -277,13 +316,24 @@ impl Identityd {
 
     /// Has the device's key handle looked up, unless that is under way.
     fn fetch_handle(&mut self, cx: &mut Context<'_, Self>) -> Result<(), Error> {
-        let Some(device) = self.device.clone() else { return Ok(()) };
-        let Some(serial) = self.handle.begin() else { return Ok(()) };
+        let Some(device) = self.device.clone() else {
+            return Ok(());
+        };
+        let Some(serial) = self.handle.begin() else {
+            return Ok(());
+        };
         let tools = Arc::clone(&self.tools);
         let job = move || {
             let asked = Instant::now();
-            let result = tools.keys.load_key(&device.key).map_err(|error| Error::because(Class::Keys, error));
-            Event::Handle { serial, asked, result }
+            let result = tools
+                .keys
+                .load_key(&device.key)
+                .map_err(|error| Error::because(Class::Keys, error));
+            Event::Handle {
+                serial,
+                asked,
+                result,
+            }
         };
         cx.run(Lane::Sibling, job).map_err(|_| {
             self.handle.forget();
@@ -346,7 +396,9 @@ impl Identityd {
         let new = match result {
             Ok(new) => new,
             Err(error) => {
-                log::warn!("Detected config file update, but new config failed to parse. Error: {error}");
+                log::warn!(
+                    "Detected config file update, but new config failed to parse. Error: {error}"
+                );
                 return;
             }
         };
@@ -355,7 +407,9 @@ impl Identityd {
         }
         log::info!("Detected change in config files. Updating config.");
         for name in self.settings.restart_needed(&new) {
-            log::warn!("{name} has changed; the change takes effect when aziot-identityd is restarted");
+            log::warn!(
+                "{name} has changed; the change takes effect when aziot-identityd is restarted"
+            );
         }
         if self.settings.reprovisioning_needed(&new) {
             log::warn!(
@@ -402,7 +456,10 @@ enum Missing {
 
 /// The lanes are full.
 fn busy() -> Error {
-    Error::because(Class::Internal, "too many operations are under way; try again")
+    Error::because(
+        Class::Internal,
+        "too many operations are under way; try again",
+    )
 }
 
 /// Anything, for spreading out retries.
@@ -432,7 +489,12 @@ impl Service for Identityd {
         self.set_out(cx);
     }
 
-    fn request(&mut self, mut request: Request<'_, Op>, reply: Reply<'_>, cx: &mut Context<'_, Self>) -> Handled {
+    fn request(
+        &mut self,
+        mut request: Request<'_, Op>,
+        reply: Reply<'_>,
+        cx: &mut Context<'_, Self>,
+    ) -> Handled {
         // What is asked most of all is answered without any detour.
         if request.op == Op::Identity
             && self.callers.caller(request.peer.uid).primary() == Some(Primary::Device)
@@ -454,10 +516,16 @@ impl Service for Identityd {
         match event {
             Event::Config(result) => self.config_read(result, cx),
             Event::Device(device) => self.adopt(device, cx),
-            Event::Handle { serial, asked, result } => self.handle_fetched(serial, asked, result, cx),
+            Event::Handle {
+                serial,
+                asked,
+                result,
+            } => self.handle_fetched(serial, asked, result, cx),
             Event::Idle => {}
             Event::Link(sign) => self.link_sign(sign, cx),
-            Event::Payload(id, result) => self.finish(id, &result.map(Answer::Provisioning), cx),
+            Event::Payload(id, result) => {
+                self.finish(id, &result.map(Some).map(Answer::Provisioning), cx);
+            }
             Event::Probed => self.probed(cx),
             Event::Procedure(end) => self.procedure_ended(*end, cx),
             Event::ReadFromHub(token, result) => self.hub_read(token, result, cx),
@@ -484,10 +552,12 @@ impl Service for Identityd {
         let (files, places) = (self.files.clone(), self.root.places());
         let read = cx.run(Lane::Local, move || {
             let result = settings::load(&files, &places).map(Box::new);
-            Event::Config(result.map_err(|error| crate::keyd::chain(error.as_ref())))
+            Event::Config(result.map_err(|error| crate::keyd::settings::chain(error.as_ref())))
         });
         if read.is_err() {
-            log::warn!("could not read the changed configuration: the service is too busy; send SIGHUP to try again");
+            log::warn!(
+                "could not read the changed configuration: the service is too busy; send SIGHUP to try again"
+            );
         }
     }
 }

@@ -5,7 +5,7 @@
 use zeroize::Zeroizing;
 
 use super::error::{Class, Error};
-use super::hub::{Hub, Failure, KeyRing, Kind, Module};
+use super::hub::{Failure, Hub, KeyRing, Kind, Module};
 use super::state::ModuleStore;
 
 /// A module identity to be handed out.
@@ -29,7 +29,7 @@ pub fn create(
     module: &str,
 ) -> Result<Granted, Failure> {
     let created = hub.create(module)?;
-    equip(hub, keys, store, created).inspect_err(|_| match hub.delete(module) {
+    equip(hub, keys, store, &created).inspect_err(|_| match hub.delete(module) {
         Ok(()) => log::warn!("Hub identity {module:?} got no keys and was removed again."),
         Err(error) => log::warn!(
             "Hub identity {module:?} is left without keys: {}. Delete it, or update it.",
@@ -49,20 +49,25 @@ pub fn update(
     module: &str,
 ) -> Result<Granted, Failure> {
     let found = hub.module(module)?;
-    equip(hub, keys, store, found)
+    equip(hub, keys, store, &found)
 }
 
 fn equip(
     hub: &dyn Hub,
     keys: &dyn KeyRing,
     store: &ModuleStore,
-    module: Module,
+    module: &Module,
 ) -> Result<Granted, Failure> {
-    let generation = generation(&module).map_err(Failure::local)?;
-    let keys = keys.keys(&module.module_id, generation).map_err(Failure::local)?;
+    let generation = generation(module).map_err(Failure::local)?;
+    let keys = keys
+        .keys(&module.module_id, generation)
+        .map_err(Failure::local)?;
     let module = hub.set_keys(&module.module_id, &keys)?;
     store.write(&module);
-    Ok(Granted { module, handle: keys.handle })
+    Ok(Granted {
+        module,
+        handle: keys.handle,
+    })
 }
 
 /// Deletes a module at the hub, and its backup.
@@ -71,7 +76,11 @@ fn equip(
 /// Those of the hub.
 pub fn delete(hub: &dyn Hub, store: &ModuleStore, module: &str) -> Result<(), Failure> {
     let result = hub.delete(module);
-    if result.is_ok() || result.as_ref().is_err_and(|error| error.kind == Kind::NotFound) {
+    if result.is_ok()
+        || result
+            .as_ref()
+            .is_err_and(|error| error.kind == Kind::NotFound)
+    {
         store.remove(module);
     }
     result
@@ -125,5 +134,8 @@ pub fn grant(keys: &dyn KeyRing, module: Module) -> Result<Granted, Error> {
 }
 
 fn generation(module: &Module) -> Result<&str, Error> {
-    module.generation_id.as_deref().ok_or(Error::new(Class::ModuleNotFound))
+    module
+        .generation_id
+        .as_deref()
+        .ok_or(Error::new(Class::ModuleNotFound))
 }

@@ -3,13 +3,15 @@
 //! It runs as one job. It tells the event loop of a new device as soon as there is one, so that requests need not wait for
 //! the reconciliation.
 
+use std::ffi::OsString;
 use std::fmt;
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aziot_core::config::identityd::{Attestation, Authentication, Settings, Source};
-use aziot_core::config::url::Url;
+use aziot_core::config::url::{Url, UrlError};
 use aziot_core::config::{DeviceInfo, Places};
 use aziot_core::dps::{self, Enrolment, Payload, Registration, Step};
 use aziot_core::id::{DeviceId, HubName, RegistrationId, ScopeId};
@@ -26,9 +28,9 @@ use super::reconcile::{Work, reconcile};
 use super::state::Saved;
 use super::tools::Tools;
 use super::{Event, clock};
-pub use aziot_core::provisioning::Trigger;
 use crate::client::Response;
 use crate::lanes::Done;
+pub use aziot_core::provisioning::Trigger;
 
 /// Room for a request target.
 const TARGET: usize = 2048;
@@ -85,7 +87,12 @@ impl Run {
             Ok(()) => return Ok(()),
             Err(failure) => failure,
         };
-        match after_reconciliation(self.source(), self.trigger, self.registered, reconciled(&failure)) {
+        match after_reconciliation(
+            self.source(),
+            self.trigger,
+            self.registered,
+            reconciled(&failure),
+        ) {
             Afterwards::Reregister => {}
             Afterwards::StayOffline => {
                 log::warn!(
@@ -133,7 +140,9 @@ impl Run {
             return Ok(true);
         };
         let moved = match &self.device {
-            Some(device) if device.is(&assignment) && device.is_made_as(&assignment) => return Ok(false),
+            Some(device) if device.is(&assignment) && device.is_made_as(&assignment) => {
+                return Ok(false);
+            }
             Some(device) => !device.is(&assignment),
             None => false,
         };
@@ -156,9 +165,15 @@ impl Run {
         };
         let saved = self.tools.state.load(&self.places);
         let info = info(device);
-        let previous = saved.settings.filter(|_| saved.device.as_ref() == Some(&info));
-        let hub =
-            CloudHub::new(Arc::clone(&self.tools), &self.settings, Arc::clone(device), self.events.clone());
+        let previous = saved
+            .settings
+            .filter(|_| saved.device.as_ref() == Some(&info));
+        let hub = CloudHub::new(
+            Arc::clone(&self.tools),
+            &self.settings,
+            Arc::clone(device),
+            self.events.clone(),
+        );
         let report = reconcile(&Work {
             hub: &hub,
             keys: self.tools.as_ref(),
@@ -169,8 +184,7 @@ impl Run {
             previous: previous.as_ref(),
             refresh_all,
         })?;
-        save(&self.tools, device, &report.record)
-            .map_err(Failure::local)?;
+        save(&self.tools, device, &report.record).map_err(Failure::local)?;
         if let Some(failure) = report.failure() {
             return Err(failure);
         }
@@ -194,12 +208,18 @@ fn reconciled(failure: &Failure) -> Reconciled {
 /// The backup that a start can do with, in DPS mode.
 #[must_use]
 pub fn from_backup(settings: &Settings, saved: &Saved) -> Option<Assignment> {
-    let Source::Dps { attestation: Attestation::SymmetricKey { symmetric_key, .. }, .. } = &settings.provisioning.source
+    let Source::Dps {
+        attestation: Attestation::SymmetricKey { symmetric_key, .. },
+        ..
+    } = &settings.provisioning.source
     else {
         return None;
     };
     let device = saved.device.as_ref()?;
-    let previous = saved.settings.as_ref().and_then(|settings| deciding(&settings.provisioning));
+    let previous = saved
+        .settings
+        .as_ref()
+        .and_then(|settings| deciding(&settings.provisioning));
     let judged = backup::judge(
         &deciding(&settings.provisioning)?,
         Some(saved.device_text.as_bytes()),
@@ -230,8 +250,13 @@ fn save(tools: &Tools, device: &Device, record: &Settings) -> Result<(), Error> 
     }
     .write(&mut text)
     .map_err(|error| failed(&error))?;
-    let sum = deciding(&device.made_with).map(|deciding| deciding.sum(text.as_bytes())).unwrap_or_default();
-    tools.state.save(text, &sum, record).map_err(|error| failed(&error))
+    let sum = deciding(&device.made_with)
+        .map(|deciding| deciding.sum(text.as_bytes()))
+        .unwrap_or_default();
+    tools
+        .state
+        .save(text, &sum, record)
+        .map_err(|error| failed(&error))
 }
 
 /// Room for the content of `device_info`.
@@ -258,13 +283,34 @@ fn assignment(tools: &Tools, settings: &Settings) -> Result<Option<Assignment>, 
         Source::Dps { .. } if settings.provisioning.local_gateway_hostname.is_some() => {
             Err(Failure::local(Error::new(Class::DpsInNestedMode)))
         }
-        Source::Dps { global_endpoint, scope_id, attestation, payload } => {
-            let Attestation::SymmetricKey { registration_id, symmetric_key } = attestation else {
+        Source::Dps {
+            global_endpoint,
+            scope_id,
+            attestation,
+            payload,
+        } => {
+            let Attestation::SymmetricKey {
+                registration_id,
+                symmetric_key,
+            } = attestation
+            else {
                 return Err(Failure::local(unsupported()));
             };
-            let payload = payload.as_deref().map(read_payload).transpose().map_err(Failure::local)?;
-            register(tools, settings, global_endpoint, scope_id, registration_id, symmetric_key, payload.as_deref())
-                .map(Some)
+            let payload = payload
+                .as_deref()
+                .map(read_payload)
+                .transpose()
+                .map_err(Failure::local)?;
+            register(
+                tools,
+                settings,
+                global_endpoint,
+                scope_id,
+                registration_id,
+                symmetric_key,
+                payload.as_ref().map(|text| text.as_str()),
+            )
+            .map(Some)
         }
     }
 }
@@ -272,12 +318,19 @@ fn assignment(tools: &Tools, settings: &Settings) -> Result<Option<Assignment>, 
 /// The assignment of a configuration that has it all.
 #[must_use]
 pub fn manual(settings: &Settings) -> Option<Assignment> {
-    let Source::Manual { iothub_hostname, device_id, authentication: Authentication::Sas { device_id_pk } } =
-        &settings.provisioning.source
+    let Source::Manual {
+        iothub_hostname,
+        device_id,
+        authentication: Authentication::Sas { device_id_pk },
+    } = &settings.provisioning.source
     else {
         return None;
     };
-    let gateway = settings.provisioning.local_gateway_hostname.as_ref().unwrap_or(iothub_hostname);
+    let gateway = settings
+        .provisioning
+        .local_gateway_hostname
+        .as_ref()
+        .unwrap_or(iothub_hostname);
     Some(Assignment {
         hub: iothub_hostname.clone(),
         gateway: gateway.clone(),
@@ -288,7 +341,10 @@ pub fn manual(settings: &Settings) -> Option<Assignment> {
 }
 
 fn unsupported() -> Error {
-    Error::because(Class::Internal, "this way to prove the device's identity is not supported by this build yet")
+    Error::because(
+        Class::Internal,
+        "this way to prove the device's identity is not supported by this build yet",
+    )
 }
 
 /// Registers the device with the provisioning service.
@@ -301,17 +357,28 @@ fn register(
     key: &str,
     payload: Option<&str>,
 ) -> Result<Assignment, Failure> {
-    let invalid = |error: &dyn fmt::Display| Failure { kind: Kind::Other, error: Error::because(Class::Dps, error) };
-    let url: Url = endpoint.parse().map_err(|error| invalid(&error))?;
+    let invalid = |error: &dyn fmt::Display| Failure {
+        kind: Kind::Other,
+        error: Error::because(Class::Dps, error),
+    };
+    let url: Url = endpoint
+        .parse()
+        .map_err(|error: UrlError| invalid(&error))?;
     let authority = authority(&url);
-    let payload = payload.map(Payload::new).transpose().map_err(|error| invalid(&error))?;
+    let payload = payload
+        .map(Payload::new)
+        .transpose()
+        .map_err(|error| invalid(&error))?;
     let registration = Registration {
         scope: ScopeId::new(scope).map_err(|error| invalid(&error))?,
         id: RegistrationId::new(registration).map_err(|error| invalid(&error))?,
         attestation: dps::Attestation::SymmetricKey,
         payload,
     };
-    let policy = Policy::cloud(settings.cloud_retries, Duration::from_secs(settings.cloud_timeout_sec));
+    let policy = Policy::cloud(
+        settings.cloud_retries,
+        Duration::from_secs(settings.cloud_timeout_sec),
+    );
     let mut enrolment = Enrolment::new(registration, policy);
     let peer = Peer {
         authority: &authority,
@@ -320,7 +387,12 @@ fn register(
         class: Class::Dps,
         observe: &|_| {},
     };
-    let mut conversation = Conversation { tools, peer: &peer, begin: Instant::now(), target: [0; TARGET] };
+    let mut conversation = Conversation {
+        tools,
+        peer: &peer,
+        begin: Instant::now(),
+        target: [0; TARGET],
+    };
     let mut body = vec![0; dps::MAX_PAYLOAD + BODY];
     let mut event = Input::Start;
     let mut call = dps::Call::Register;
@@ -334,8 +406,14 @@ fn register(
         let (step, detail) = match &mut event {
             Input::Start => (enrolment.next(dps::Event::Start, now), None),
             Input::WaitOver => (enrolment.next(dps::Event::WaitOver, now), None),
-            Input::Answer(response) => (enrolment.next(dps::Event::Answer(response.answer()), now), None),
-            Input::GaveUp(gave_up, error) => (enrolment.next(dps::Event::GaveUp(*gave_up), now), Some(&*error)),
+            Input::Answer(response) => (
+                enrolment.next(dps::Event::Answer(response.answer()), now),
+                None,
+            ),
+            Input::GaveUp(gave_up, error) => (
+                enrolment.next(dps::Event::GaveUp(*gave_up), now),
+                Some(&*error),
+            ),
         };
         let request = match step {
             Step::Done(assigned) => {
@@ -363,7 +441,12 @@ fn register(
                     None => Error::because(Class::Dps, error),
                 };
                 if status == 401 {
-                    told = told.caused_by(refused_hint(registration.id.as_str(), scope, key, &authority));
+                    told = told.caused_by(refused_hint(
+                        registration.id.as_str(),
+                        scope,
+                        key,
+                        &authority,
+                    ));
                     if let Some(hint) = clock::skew_hint(clock::now(), date) {
                         told = told.caused_by(hint);
                     }
@@ -410,11 +493,26 @@ impl Conversation<'_> {
         self.begin.elapsed().div_f64(self.tools.timing.scale)
     }
 
-    fn send(&mut self, enrolment: &Enrolment<'_>, request: dps::Request, body: &mut [u8]) -> Result<Input, Failure> {
-        let long = |error| Failure { kind: Kind::Other, error: Error::because(Class::Dps, error) };
-        let target = enrolment.write_target(request, &mut self.target).map_err(long)?;
+    fn send(
+        &mut self,
+        enrolment: &Enrolment<'_>,
+        request: dps::Request,
+        body: &mut [u8],
+    ) -> Result<Input, Failure> {
+        let long = |error| Failure {
+            kind: Kind::Other,
+            error: Error::because(Class::Dps, error),
+        };
+        let target = enrolment
+            .write_target(request, &mut self.target)
+            .map_err(long)?;
         let body = enrolment.write_body(request, body).map_err(long)?;
-        let message = Message { method: request.method(), target, header: None, body };
+        let message = Message {
+            method: request.method(),
+            target,
+            header: None,
+            body,
+        };
         match send(self.tools, self.peer, request.policy, &message) {
             Ok(response) => Ok(Input::Answer(response)),
             Err(NoResponse::GaveUp(gave_up, error)) => Ok(Input::GaveUp(gave_up, error)),
@@ -446,15 +544,22 @@ fn authority(url: &Url) -> String {
 /// The invalid parameter `provisioning.payload`, with what is wrong.
 pub fn read_payload(url: &str) -> Result<Zeroizing<String>, Error> {
     let invalid = |cause: &dyn fmt::Display| Error::parameter("provisioning.payload", cause);
-    let url: Url = url.parse().map_err(|error: aziot_core::config::url::UrlError| invalid(&error))?;
+    let url: Url = url.parse().map_err(|error: UrlError| invalid(&error))?;
     if url.scheme() != "file" {
         return Err(invalid(&"payload uri is not a file"));
     }
-    let path = url.file_path().ok_or_else(|| invalid(&"payload uri is not a file path"))?;
-    let path = PathBuf::from(std::os::unix::ffi::OsStringExt::from_vec(path));
+    let path = url
+        .file_path()
+        .ok_or_else(|| invalid(&"payload uri is not a file path"))?;
+    let path = PathBuf::from(OsString::from_vec(path));
     let contents = file::read(&path, dps::MAX_PAYLOAD)
         .map_err(|error| invalid(&error))?
-        .ok_or_else(|| invalid(&format_args!("could not read {}: there is no such file", path.display())))?;
+        .ok_or_else(|| {
+            invalid(&format_args!(
+                "could not read {}: there is no such file",
+                path.display()
+            ))
+        })?;
     let text = std::str::from_utf8(&contents.bytes).map_err(|error| invalid(&error))?;
     Payload::new(text).map_err(|error| invalid(&error))?;
     Ok(Zeroizing::new(text.to_owned()))

@@ -61,7 +61,14 @@ impl Identityd {
         let token = self.reads.next;
         self.reads.next = token.wrapping_add(1);
         let since = Instant::now();
-        let pending = Pending { id, read, device, since, hub: Source::Untried, backup: Source::Untried };
+        let pending = Pending {
+            id,
+            read,
+            device,
+            since,
+            hub: Source::Untried,
+            backup: Source::Untried,
+        };
         self.reads.pending.insert(token, pending);
         let asked = if self.settings.prefer_module_identity_cache || !self.link.is_up() {
             self.ask_backup(token, cx)
@@ -76,39 +83,67 @@ impl Identityd {
     }
 
     fn ask_hub(&mut self, token: u64, cx: &mut Context<'_, Self>) -> Result<(), Error> {
-        let Some(pending) = self.reads.pending.get_mut(&token) else { return Ok(()) };
+        let Some(pending) = self.reads.pending.get_mut(&token) else {
+            return Ok(());
+        };
         pending.hub = Source::Asked;
         let limit = cx.timing().hub_probe;
         pending.since = Instant::now();
-        let (read, device, tools) = (pending.read.clone(), Arc::clone(&pending.device), Arc::clone(&self.tools));
-        let hub = CloudHub::new(Arc::clone(&tools), &self.settings, Arc::clone(&device), cx.events());
+        let (read, device, tools) = (
+            pending.read.clone(),
+            Arc::clone(&pending.device),
+            Arc::clone(&self.tools),
+        );
+        let hub = CloudHub::new(
+            Arc::clone(&tools),
+            &self.settings,
+            Arc::clone(&device),
+            cx.events(),
+        );
         let job = move || {
             let result = match &read {
                 Read::All => modules::fetch_all(&hub, &device.modules).map(Answer::Modules),
                 Read::One(name) => modules::fetch(&hub, &device.modules, name).and_then(|module| {
-                    modules::grant(tools.as_ref(), module).map(Answer::Module).map_err(Failure::local)
+                    modules::grant(tools.as_ref(), module)
+                        .map(Answer::Module)
+                        .map_err(Failure::local)
                 }),
             };
             Event::ReadFromHub(token, result)
         };
         cx.run(Lane::Cloud, job).map_err(|_| busy())?;
         Self::note_cloud_use(cx);
-        if self.reads.pending.values().filter(|p| matches!(p.hub, Source::Asked)).count() == 1 {
+        if self
+            .reads
+            .pending
+            .values()
+            .filter(|p| matches!(p.hub, Source::Asked))
+            .count()
+            == 1
+        {
             cx.set_alarm(SLOW_READ, limit);
         }
         Ok(())
     }
 
     fn ask_backup(&mut self, token: u64, cx: &mut Context<'_, Self>) -> Result<(), Error> {
-        let Some(pending) = self.reads.pending.get_mut(&token) else { return Ok(()) };
+        let Some(pending) = self.reads.pending.get_mut(&token) else {
+            return Ok(());
+        };
         pending.backup = Source::Asked;
-        let (read, device, tools) = (pending.read.clone(), Arc::clone(&pending.device), Arc::clone(&self.tools));
+        let (read, device, tools) = (
+            pending.read.clone(),
+            Arc::clone(&pending.device),
+            Arc::clone(&self.tools),
+        );
         let job = move || {
             let outcome = match &read {
                 Read::All => device
                     .modules
                     .read_all()
-                    .inspect_err(|error| log::warn!("could not read the backups of modules: {error}"))
+                    .inspect_err(|error| {
+                        log::warn!("could not read the backups of modules: {error}");
+                    })
                     .ok()
                     .map(|modules| Ok(Answer::Modules(modules))),
                 Read::One(name) => device
@@ -121,8 +156,15 @@ impl Identityd {
         cx.run(Lane::Sibling, job).map_err(|_| busy())
     }
 
-    pub(super) fn hub_read(&mut self, token: u64, result: Result<Answer, Failure>, cx: &mut Context<'_, Self>) {
-        let Some(pending) = self.reads.pending.get_mut(&token) else { return };
+    pub(super) fn hub_read(
+        &mut self,
+        token: u64,
+        result: Result<Answer, Failure>,
+        cx: &mut Context<'_, Self>,
+    ) {
+        let Some(pending) = self.reads.pending.get_mut(&token) else {
+            return;
+        };
         match result {
             Err(failure) if failure.kind == Kind::Network => {
                 pending.hub = Source::Without(Some(failure.error));
@@ -146,7 +188,9 @@ impl Identityd {
         outcome: Option<Result<Answer, Error>>,
         cx: &mut Context<'_, Self>,
     ) {
-        let Some(pending) = self.reads.pending.get_mut(&token) else { return };
+        let Some(pending) = self.reads.pending.get_mut(&token) else {
+            return;
+        };
         if let Some(outcome) = outcome {
             self.conclude_read(token, &outcome, cx);
             return;
@@ -177,9 +221,18 @@ impl Identityd {
         if self.divert_reads_since(limit, cx) {
             self.link.note_slow();
         }
-        let waiting = self.reads.pending.values().filter(|p| matches!(p.hub, Source::Asked) && p.backup.is_untried());
+        let waiting = self
+            .reads
+            .pending
+            .values()
+            .filter(|p| matches!(p.hub, Source::Asked) && p.backup.is_untried());
         if let Some(first) = waiting.map(|pending| pending.since).min() {
-            cx.set_alarm(SLOW_READ, limit.saturating_sub(first.elapsed()).max(Duration::from_millis(1)));
+            cx.set_alarm(
+                SLOW_READ,
+                limit
+                    .saturating_sub(first.elapsed())
+                    .max(Duration::from_millis(1)),
+            );
         }
     }
 
@@ -188,7 +241,11 @@ impl Identityd {
             .reads
             .pending
             .iter()
-            .filter(|(_, p)| matches!(p.hub, Source::Asked) && p.backup.is_untried() && p.since.elapsed() >= waited)
+            .filter(|(_, p)| {
+                matches!(p.hub, Source::Asked)
+                    && p.backup.is_untried()
+                    && p.since.elapsed() >= waited
+            })
             .map(|(token, _)| *token)
             .collect();
         for token in &tokens {
@@ -210,7 +267,9 @@ impl Identityd {
 
     /// Neither hub nor backup.
     fn give_up(&mut self, token: u64, cx: &mut Context<'_, Self>) {
-        let Some(pending) = self.reads.pending.get(&token) else { return };
+        let Some(pending) = self.reads.pending.get(&token) else {
+            return;
+        };
         let mut error = match &pending.read {
             Read::One(name) => Error::because(Class::Hub, modules::not_found(name)),
             Read::All => Error::new(Class::Hub),
@@ -221,7 +280,12 @@ impl Identityd {
         self.conclude_read(token, &Err(error), cx);
     }
 
-    fn conclude_read(&mut self, token: u64, outcome: &Result<Answer, Error>, cx: &mut Context<'_, Self>) {
+    fn conclude_read(
+        &mut self,
+        token: u64,
+        outcome: &Result<Answer, Error>,
+        cx: &mut Context<'_, Self>,
+    ) {
         if let Some(pending) = self.reads.pending.remove(&token) {
             self.finish(pending.id, outcome, cx);
         }

@@ -8,7 +8,7 @@ use aziot_core::config::identityd::{IdType, Principal, Settings};
 use aziot_core::provisioning::{Action, Change, Outcome, reconcile as decide};
 
 use super::error::{Class, Error};
-use super::hub::{Hub, Failure, KeyRing, Kind};
+use super::hub::{Failure, Hub, KeyRing, Kind};
 use super::locks::Locks;
 use super::modules;
 use super::state::ModuleStore;
@@ -55,12 +55,19 @@ impl Report {
         }
         let mut error = Error::because(
             first.error.class(),
-            format!("{} modules failed, first {name}: {}", self.failures.len(), first.error.one_line()),
+            format!(
+                "{} modules failed, first {name}: {}",
+                self.failures.len(),
+                first.error.one_line()
+            ),
         );
         for (name, failure) in self.failures.iter().skip(1) {
             error = error.caused_by(format_args!("{name}: {}", failure.error.one_line()));
         }
-        Some(Failure { kind: first.kind, error })
+        Some(Failure {
+            kind: first.kind,
+            error,
+        })
     }
 }
 
@@ -73,12 +80,19 @@ pub fn reconcile(work: &Work<'_>) -> Result<Report, Failure> {
     let previous = work.previous.map(hub_modules).unwrap_or_default();
     let at_hub = modules::fetch_all(work.hub, work.store)?;
 
-    let mut report = Report { record: work.settings.clone(), failures: Vec::new() };
+    let mut report = Report {
+        record: work.settings.clone(),
+        failures: Vec::new(),
+    };
     let mut missing = current.clone();
     for module in &at_hub {
         let name = module.module_id.as_str();
         missing.remove(name);
-        match decide(current.contains(name), previous.contains(name), work.refresh_all) {
+        match decide(
+            current.contains(name),
+            previous.contains(name),
+            work.refresh_all,
+        ) {
             Action::Keep => say(name, Outcome::Kept),
             Action::RefreshKeys => {
                 let done = step(work, &mut report, name, |w| take_over(w, name));
@@ -104,7 +118,9 @@ pub fn reconcile(work: &Work<'_>) -> Result<Report, Failure> {
         }
     }
     for name in missing {
-        let done = step(work, &mut report, name, |w| modules::create(w.hub, w.keys, w.store, name).map(drop));
+        let done = step(work, &mut report, name, |w| {
+            modules::create(w.hub, w.keys, w.store, name).map(drop)
+        });
         if done {
             say(name, Outcome::Added);
         } else {
@@ -120,11 +136,19 @@ fn say(module: &str, outcome: Outcome) {
 
 /// Names of the modules that a configuration wants at the hub.
 fn hub_modules(settings: &Settings) -> BTreeSet<&str> {
-    settings.principals.iter().filter(|principal| wants_module(principal)).map(|p| p.name.as_str()).collect()
+    settings
+        .principals
+        .iter()
+        .filter(|principal| wants_module(principal))
+        .map(|p| p.name.as_str())
+        .collect()
 }
 
 fn wants_module(principal: &Principal) -> bool {
-    principal.id_types.as_ref().is_some_and(|types| types.contains(&IdType::Module))
+    principal
+        .id_types
+        .as_ref()
+        .is_some_and(|types| types.contains(&IdType::Module))
 }
 
 /// Does one step for one module under its lock and notes a failure. After the hub is gone nothing more is tried.
@@ -134,7 +158,10 @@ fn step(
     module: &str,
     action: impl FnOnce(&Work<'_>) -> Result<(), Failure>,
 ) -> bool {
-    let gone = report.failures.iter().find(|(_, failure)| failure.kind == Kind::Network);
+    let gone = report
+        .failures
+        .iter()
+        .find(|(_, failure)| failure.kind == Kind::Network);
     let result = if let Some((_, failure)) = gone {
         Err(failure.clone())
     } else if let Some(guard) = work.locks.lock(module, LOCK_LIMIT) {
@@ -143,12 +170,18 @@ fn step(
         (work.released)();
         result
     } else {
-        Err(Failure::local(Error::because(Class::Internal, "a request has been changing the module for too long")))
+        Err(Failure::local(Error::because(
+            Class::Internal,
+            "a request has been changing the module for too long",
+        )))
     };
     match result {
         Ok(()) => true,
         Err(failure) => {
-            log::warn!("Could not reconcile Hub identity {module:?}: {}", failure.error.one_line());
+            log::warn!(
+                "Could not reconcile Hub identity {module:?}: {}",
+                failure.error.one_line()
+            );
             report.failures.push((module.to_owned(), failure));
             false
         }
@@ -192,7 +225,11 @@ fn forget(record: &mut Settings, name: &str) {
 
 /// Records that a module which is configured no more is still there: the next reconciliation will delete it.
 fn remember(record: &mut Settings, previous: Option<&Settings>, name: &str) {
-    if let Some(principal) = record.principals.iter_mut().find(|principal| principal.name == name) {
+    if let Some(principal) = record
+        .principals
+        .iter_mut()
+        .find(|principal| principal.name == name)
+    {
         // One without types has no module and cannot be given one without losing what it is.
         if let Some(types) = &mut principal.id_types {
             types.push(IdType::Module);

@@ -6,7 +6,9 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
-use aziot_core::config::identityd::{Attestation, Authentication, IdType, Principal, Settings, Source};
+use aziot_core::config::identityd::{
+    Attestation, Authentication, IdType, Principal, Settings, Source,
+};
 use aziot_core::config::{self, Endpoint, Places};
 
 use super::callers::{self, Callers, IdTypes};
@@ -63,13 +65,26 @@ pub fn load(files: &ConfigFiles, places: &Places) -> Result<Settings, Box<dyn St
 pub fn check(settings: &Settings) -> Result<(), Unusable> {
     keys_socket(settings)?;
     let (key, value) = match &settings.provisioning.source {
-        Source::Manual { authentication: Authentication::X509 { .. }, .. } => {
-            ("provisioning.authentication.method", "x509")
+        Source::Manual {
+            authentication: Authentication::X509 { .. },
+            ..
+        } => ("provisioning.authentication.method", "x509"),
+        Source::Dps {
+            attestation: Attestation::X509 { .. },
+            ..
+        } => ("provisioning.attestation.method", "x509"),
+        Source::Dps {
+            attestation: Attestation::Tpm { .. },
+            ..
+        } => ("provisioning.attestation.method", "tpm"),
+        Source::Manual {
+            authentication: Authentication::Sas { .. },
+            ..
         }
-        Source::Dps { attestation: Attestation::X509 { .. }, .. } => ("provisioning.attestation.method", "x509"),
-        Source::Dps { attestation: Attestation::Tpm { .. }, .. } => ("provisioning.attestation.method", "tpm"),
-        Source::Manual { authentication: Authentication::Sas { .. }, .. }
-        | Source::Dps { attestation: Attestation::SymmetricKey { .. }, .. }
+        | Source::Dps {
+            attestation: Attestation::SymmetricKey { .. },
+            ..
+        }
         | Source::None => return Ok(()),
     };
     Err(Unusable::Method { key, value })
@@ -89,21 +104,24 @@ pub fn keys_socket(settings: &Settings) -> Result<PathBuf, Unusable> {
 /// The endpoint as the listener wants it.
 #[must_use]
 pub fn endpoint(endpoint: &config::Endpoint) -> crate::listener::Endpoint {
-    crate::keyd::listen_on(endpoint)
+    crate::keyd::settings::endpoint(endpoint)
 }
 
 /// The tables of callers.
 #[must_use]
 pub fn callers(settings: &Settings) -> Callers {
-    let principals = settings.principals.iter().map(|principal: &Principal| callers::Principal {
-        uid: principal.uid,
-        name: &principal.name,
-        types: principal.id_types.as_ref().map(|types| IdTypes {
-            device: types.contains(&IdType::Device),
-            module: types.contains(&IdType::Module),
-            local: types.contains(&IdType::Local),
-        }),
-    });
+    let principals = settings
+        .principals
+        .iter()
+        .map(|principal: &Principal| callers::Principal {
+            uid: principal.uid,
+            name: &principal.name,
+            types: principal.id_types.as_ref().map(|types| IdTypes {
+                device: types.contains(&IdType::Device),
+                module: types.contains(&IdType::Module),
+                local: types.contains(&IdType::Local),
+            }),
+        });
     // The reader of the settings has warned of uids that are there twice.
     Callers::new(principals, |warning| log::warn!("{warning}"))
 }
@@ -113,12 +131,21 @@ pub fn callers(settings: &Settings) -> Callers {
 pub fn changed_live(old: &Settings, new: &Settings) -> Vec<&'static str> {
     let changed = [
         ("hostname", old.hostname != new.hostname),
-        ("prefer_module_identity_cache", old.prefer_module_identity_cache != new.prefer_module_identity_cache),
+        (
+            "prefer_module_identity_cache",
+            old.prefer_module_identity_cache != new.prefer_module_identity_cache,
+        ),
         ("max_requests", old.max_requests != new.max_requests),
-        ("cloud_timeout_sec", old.cloud_timeout_sec != new.cloud_timeout_sec),
+        (
+            "cloud_timeout_sec",
+            old.cloud_timeout_sec != new.cloud_timeout_sec,
+        ),
         ("cloud_retries", old.cloud_retries != new.cloud_retries),
         ("principal", old.principals != new.principals),
         ("localid", old.localid != new.localid),
     ];
-    changed.into_iter().filter_map(|(name, changed)| changed.then_some(name)).collect()
+    changed
+        .into_iter()
+        .filter_map(|(name, changed)| changed.then_some(name))
+        .collect()
 }

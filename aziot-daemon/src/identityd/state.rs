@@ -80,7 +80,9 @@ impl State {
     /// file is removed.
     #[must_use]
     pub fn load(&self, places: &Places) -> Saved {
-        let Some(device_text) = self.read_text(DEVICE_INFO) else { return Saved::default() };
+        let Some(device_text) = self.read_text(DEVICE_INFO) else {
+            return Saved::default();
+        };
         let device = match device_info(DEVICE_INFO, &device_text) {
             Ok(Some(device)) => device,
             Ok(None) => return Saved::default(),
@@ -101,7 +103,12 @@ impl State {
                 .ok()
         });
         let sum = self.read_text(DEVICE_INFO_SUM);
-        Saved { device: Some(device), settings, sum, device_text }
+        Saved {
+            device: Some(device),
+            settings,
+            sum,
+            device_text,
+        }
     }
 
     /// Records a reconciled device. After a crash between any two steps the backup is either the old or the new one, or
@@ -109,7 +116,12 @@ impl State {
     ///
     /// # Errors
     /// When a file cannot be written.
-    pub fn save(&self, device_text: &str, sum: &str, settings: &Settings) -> Result<(), file::Error> {
+    pub fn save(
+        &self,
+        device_text: &str,
+        sum: &str,
+        settings: &Settings,
+    ) -> Result<(), file::Error> {
         // Settings first: with the old device they only make the next reconciliation look at modules again, while the
         // new device with old settings could take modules for reconciled that are not.
         self.write(PREV_STATE, settings.to_toml().as_bytes())?;
@@ -138,7 +150,10 @@ impl State {
             && let Err(error) = std::fs::remove_dir_all(&all)
             && error.kind() != io::ErrorKind::NotFound
         {
-            log::warn!("Could not remove the backups of another device in {}: {error}", all.display());
+            log::warn!(
+                "Could not remove the backups of another device in {}: {error}",
+                all.display()
+            );
         }
         if let Err(error) = file::create_directories(&directory, DIRECTORY_MODE) {
             log::warn!("{error}; modules of this device will not be available offline");
@@ -157,7 +172,10 @@ impl State {
 
     /// Notes the time that the cloud has told.
     pub fn note_time(&self, now: u64) {
-        if self.time_seen().is_some_and(|seen| now < seen.saturating_add(TIME_STEP)) {
+        if self
+            .time_seen()
+            .is_some_and(|seen| now < seen.saturating_add(TIME_STEP))
+        {
             return;
         }
         if let Err(error) = self.write(TIME_SEEN, format!("{now}\n").as_bytes()) {
@@ -195,7 +213,7 @@ impl State {
 }
 
 fn write(path: &Path, contents: &[u8]) -> Result<(), file::Error> {
-    file::replace(path, contents, &file::Options { mode: Some(FILE_MODE), ..file::Options::default() })
+    file::replace(path, contents, file::Options::new(FILE_MODE))
 }
 
 /// Backups of the modules of one device.
@@ -208,14 +226,20 @@ impl ModuleStore {
     /// Backs up a module. Failure is only a warning: the module can be used all the same.
     pub fn write(&self, module: &Module) {
         let Some(path) = self.path(&module.module_id) else {
-            log::warn!("Hub identity {:?} cannot be backed up: its name is too long", module.module_id);
+            log::warn!(
+                "Hub identity {:?} cannot be backed up: its name is too long",
+                module.module_id
+            );
             return;
         };
         let mut buffer = [0; MODULE_LIMIT];
         let text = match provisioning::write_module_backup(&module.borrowed(), &mut buffer) {
             Ok(text) => text,
             Err(error) => {
-                log::warn!("Hub identity {:?} cannot be backed up: {error}", module.module_id);
+                log::warn!(
+                    "Hub identity {:?} cannot be backed up: {error}",
+                    module.module_id
+                );
                 return;
             }
         };
@@ -226,7 +250,10 @@ impl ModuleStore {
             return;
         }
         if let Err(error) = write(&path, text) {
-            log::warn!("Hub identity {:?} could not be backed up: {error}", module.module_id);
+            log::warn!(
+                "Hub identity {:?} could not be backed up: {error}",
+                module.module_id
+            );
         }
     }
 
@@ -270,16 +297,23 @@ impl ModuleStore {
     pub fn prune(&self, modules: &[Module], asked: SystemTime) {
         // File times may lag behind the clock a little.
         const MARGIN: Duration = Duration::from_secs(1);
-        let keep: std::collections::HashSet<_> =
-            modules.iter().filter_map(|module| self.path(&module.module_id)).collect();
-        let Ok(entries) = std::fs::read_dir(&self.directory) else { return };
+        let keep: std::collections::HashSet<_> = modules
+            .iter()
+            .filter_map(|module| self.path(&module.module_id))
+            .collect();
+        let Ok(entries) = std::fs::read_dir(&self.directory) else {
+            return;
+        };
         for entry in entries.flatten() {
             let path = entry.path();
             let old = entry
                 .metadata()
                 .is_ok_and(|m| m.is_file() && m.modified().is_ok_and(|at| at + MARGIN < asked));
             if old && !keep.contains(&path) && read(&path).is_some() {
-                log::info!("Hub identity backup {} removed: the hub knows no such module", path.display());
+                log::info!(
+                    "Hub identity backup {} removed: the hub knows no such module",
+                    path.display()
+                );
                 if let Err(error) = file::remove(&path) {
                     log::warn!("{error}");
                 }

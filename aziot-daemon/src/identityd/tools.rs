@@ -1,7 +1,7 @@
 //! What jobs work with: the clients, the state files, the locks, the limits.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use aziot_core::config::identityd::Settings;
 use aziot_core::hub::{self, KEY_SIZE};
@@ -47,10 +47,25 @@ impl Tools {
     /// # Errors
     /// [`Unusable`] when the Keys Service is not at a socket file.
     pub fn new(settings: &Settings, state: State, timing: Timing) -> Result<Self, Unusable> {
-        let patience = Patience { retries: 1, pause: timing.retry_pause, attempt: timing.sibling };
-        let keys = KeysClient::new(UnixClient::new(keys_socket(settings)?, "keyd.sock", patience));
+        let patience = Patience {
+            retries: 1,
+            pause: timing.retry_pause,
+            attempt: timing.sibling,
+        };
+        let keys = KeysClient::new(UnixClient::new(
+            keys_socket(settings)?,
+            "keyd.sock",
+            patience,
+        ));
         let seen = AtomicU64::new(state.time_seen().unwrap_or(0));
-        Ok(Self { keys, tls: TlsClient::new(), state, locks: Arc::new(Locks::default()), timing, seen })
+        Ok(Self {
+            keys,
+            tls: TlsClient::new(),
+            state,
+            locks: Arc::new(Locks::default()),
+            timing,
+            seen,
+        })
     }
 
     /// Whether the clock is good enough to sign by, now.
@@ -95,17 +110,30 @@ impl Tools {
             .map_err(|error| keys_failed("the master key of module identities", &error))
     }
 
-    fn derive(&self, master: &str, module: &str, generation: &str, slot: KeySlot) -> Result<Zeroizing<String>, Error> {
+    fn derive(
+        &self,
+        master: &str,
+        module: &str,
+        generation: &str,
+        slot: KeySlot,
+    ) -> Result<Zeroizing<String>, Error> {
         let internal = |error: &dyn std::fmt::Display| Error::because(Class::Internal, error);
         let module = ModuleId::new(module).map_err(|error| internal(&error))?;
         let mut data = [0; DERIVATION];
-        let data = derivation_data(module, generation, slot, &mut data).map_err(|error| internal(&error))?;
-        self.keys.derive(master, data).map_err(|error| keys_failed("a module key", &error))
+        let data = derivation_data(module, generation, slot, &mut data)
+            .map_err(|error| internal(&error))?;
+        self.keys
+            .derive(master, data)
+            .map_err(|error| keys_failed("a module key", &error))
     }
 }
 
 fn keys_failed(what: &str, error: &crate::client::KeysError) -> Error {
-    Error::because(Class::Internal, format_args!("the Keys Service did not give {what}")).caused_by(error)
+    Error::because(
+        Class::Internal,
+        format_args!("the Keys Service did not give {what}"),
+    )
+    .caused_by(error)
 }
 
 impl KeyRing for Tools {
@@ -119,15 +147,24 @@ impl KeyRing for Tools {
         let handle = self.derive(&master, module, generation, KeySlot::Primary)?;
         let second = self.derive(&master, module, generation, KeySlot::Secondary)?;
         let export = |handle: &str, into: &mut [u8; KEY_SIZE]| {
-            let key = self.keys.export_derived(handle).map_err(|error| keys_failed("a module key", &error))?;
+            let key = self
+                .keys
+                .export_derived(handle)
+                .map_err(|error| keys_failed("a module key", &error))?;
             if key.len() != KEY_SIZE {
-                let text = format!("the Keys Service gave a module key of {} bytes, not {KEY_SIZE}", key.len());
+                let text = format!(
+                    "the Keys Service gave a module key of {} bytes, not {KEY_SIZE}",
+                    key.len()
+                );
                 return Err(Error::because(Class::Internal, text));
             }
             into.copy_from_slice(&key);
             Ok(())
         };
-        let mut keys = hub::ModuleKeys { primary: [0; KEY_SIZE], secondary: [0; KEY_SIZE] };
+        let mut keys = hub::ModuleKeys {
+            primary: [0; KEY_SIZE],
+            secondary: [0; KEY_SIZE],
+        };
         export(&handle, &mut keys.primary)?;
         export(&second, &mut keys.secondary)?;
         Ok(ModuleKeys { handle, keys })

@@ -48,7 +48,11 @@ impl Identityd {
         if let Some(cause) = self.link.down() {
             return Some(Err(cause.clone()));
         }
-        let queued = self.writes.waiting.iter().any(|waiting| waiting.write.module == write.module);
+        let queued = self
+            .writes
+            .waiting
+            .iter()
+            .any(|waiting| waiting.write.module == write.module);
         if !queued && let Some(running) = self.writes.running.get_mut(&write.module) {
             // Creating is not joined: of two who create a module the second has to hear that it exists.
             if running.change == write.change && write.change != Change::Create {
@@ -57,7 +61,10 @@ impl Identityd {
             }
         }
         if !queued && let Some(guard) = self.tools.locks.try_lock(&write.module) {
-            return self.start_write(id, write, device, guard, cx).err().map(Err);
+            return self
+                .start_write(id, write, device, guard, cx)
+                .err()
+                .map(Err);
         }
         self.writes.waiting.push_back(Waiting { id, write, device });
         None
@@ -71,8 +78,19 @@ impl Identityd {
         guard: Guard,
         cx: &mut Context<'_, Self>,
     ) -> Result<(), Error> {
-        let hub = CloudHub::new(Arc::clone(&self.tools), &self.settings, Arc::clone(&device), cx.events());
-        let (tools, running) = (Arc::clone(&self.tools), Running { change: write.change, ids: vec![id] });
+        let hub = CloudHub::new(
+            Arc::clone(&self.tools),
+            &self.settings,
+            Arc::clone(&device),
+            cx.events(),
+        );
+        let (tools, running) = (
+            Arc::clone(&self.tools),
+            Running {
+                change: write.change,
+                ids: vec![id],
+            },
+        );
         let module = write.module.clone();
         let job = move || {
             let (keys, store, name) = (tools.as_ref(), &device.modules, write.module.as_str());
