@@ -8,6 +8,7 @@ use aziot_core::hub;
 use aziot_core::id::{DeviceId, HubName, ModuleId};
 use aziot_core::retry::{self, Answer, Attempt, Attempts, GaveUp, NetworkCause, Next, Policy};
 use aziot_core::sas::{Audience, LIFETIME, SasToken};
+use aziot_core::time::UnixTime;
 use zeroize::Zeroizing;
 
 use super::device::Device;
@@ -206,7 +207,7 @@ fn token(tools: &Tools, peer: &Peer<'_>) -> Result<Zeroizing<String>, NoResponse
     // The time is read as late as possible: the token lives for seconds.
     let token = SasToken::new(
         peer.audience,
-        clock::now().saturating_add(LIFETIME),
+        unix_time(clock::now().saturating_add(LIFETIME)),
         &mut text,
     )
     .map_err(long)?;
@@ -232,6 +233,11 @@ pub fn clock_error(tools: &Tools, class: Class) -> Error {
             earliest.rfc3339()
         ),
     )
+}
+
+/// Times that the calendar does not reach count as its end.
+fn unix_time(seconds: u64) -> UnixTime {
+    UnixTime::from_secs(seconds).unwrap_or(UnixTime::MAX)
 }
 
 fn failure(error: &client::Error) -> retry::Failure {
