@@ -7,7 +7,7 @@ use aziot_core::config::identityd::Settings;
 use aziot_core::hub;
 use aziot_core::id::{DeviceId, HubName, ModuleId};
 use aziot_core::retry::{self, Answer, Attempt, Attempts, GaveUp, NetworkCause, Next, Policy};
-use aziot_core::sas::{Audience, LIFETIME, SasToken};
+use aziot_core::sas::{Audience, SasToken};
 use aziot_core::time::UnixTime;
 use zeroize::Zeroizing;
 
@@ -207,7 +207,7 @@ fn token(tools: &Tools, peer: &Peer<'_>) -> Result<Zeroizing<String>, NoResponse
     // The time is read as late as possible: the token lives for seconds.
     let token = SasToken::new(
         peer.audience,
-        unix_time(clock::now().saturating_add(LIFETIME)),
+        unix_time(clock::now()),
         &mut text,
     )
     .map_err(long)?;

@@ -130,7 +130,9 @@ impl Identityd {
                 .device
                 .as_ref()
                 .is_some_and(|info| provision::info(&device) == *info);
-            if has_backup {
+            if matches!(self.settings.provisioning.source, Source::Manual { .. }) {
+                log::info!("Updated device info for {}.", device.id);
+            } else {
                 log::info!("Provisioned with backup for {}.", device.id);
             }
             self.adopt(Some(Arc::new(device)), cx);

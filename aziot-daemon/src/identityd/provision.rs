@@ -151,7 +151,9 @@ impl Run {
             self.tools.state.clear();
         }
         let device = Arc::new(Device::new(assignment, &self.tools.state));
-        log::info!("Updated device info for {}.", device.id);
+        if self.source() == provisioning::Source::Manual {
+            log::info!("Updated device info for {}.", device.id);
+        }
         self.device = Some(Arc::clone(&device));
         self.events.send(Event::Device(Some(device)));
         Ok(moved)
