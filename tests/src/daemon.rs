@@ -42,7 +42,7 @@ impl Launch {
         launch.args.push(name.into());
         launch.socket = root.socket(name.strip_prefix("aziot-").unwrap_or(name));
         // Checked here, so that a missing library does not look like a failing service.
-        binaries::built("libaziot_keys.so");
+        let _ = binaries::built("libaziot_keys.so");
         launch
     }
 
