@@ -60,6 +60,7 @@ pub fn authorize<'a, P: Principals + ?Sized>(
 
 /// A user may not use a key. Says nothing about whether the key exists.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Denied<'a> {
     /// The caller.
     pub uid: u32,

@@ -6,6 +6,8 @@
 use core::fmt;
 use core::time::Duration;
 
+use crate::http::Status;
+
 /// What an attempt is limited to, and how many there may be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Policy {
@@ -131,7 +133,7 @@ impl fmt::Display for NetworkCause {
         match self {
             Self::Gateway => f.write_str("the parent gateway cannot reach the service"),
             Self::NoAnswer(gave_up) => gave_up.fmt(f),
-            Self::Status(status) => write!(f, "HTTP error {}", StatusText(*status)),
+            Self::Status(status) => write!(f, "HTTP error {}", Status(*status)),
         }
     }
 }
@@ -186,44 +188,6 @@ pub struct Answer<'b> {
     pub retry_after: Option<Duration>,
     /// The whole body. It is decoded in place.
     pub body: &'b mut [u8],
-}
-
-/// A status of 400 or more without a message, in words: `HTTP error 404 Not Found`.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct StatusText(pub(crate) u16);
-
-impl fmt::Display for StatusText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let phrase = match self.0 {
-            200 => " OK",
-            201 => " Created",
-            202 => " Accepted",
-            204 => " No Content",
-            301 => " Moved Permanently",
-            302 => " Found",
-            307 => " Temporary Redirect",
-            308 => " Permanent Redirect",
-            400 => " Bad Request",
-            401 => " Unauthorized",
-            403 => " Forbidden",
-            404 => " Not Found",
-            405 => " Method Not Allowed",
-            407 => " Proxy Authentication Required",
-            408 => " Request Timeout",
-            409 => " Conflict",
-            412 => " Precondition Failed",
-            413 => " Payload Too Large",
-            415 => " Unsupported Media Type",
-            429 => " Too Many Requests",
-            500 => " Internal Server Error",
-            501 => " Not Implemented",
-            502 => " Bad Gateway",
-            503 => " Service Unavailable",
-            504 => " Gateway Timeout",
-            _ => "",
-        };
-        write!(f, "{}{phrase}", self.0)
-    }
 }
 
 /// The attempts of one request.

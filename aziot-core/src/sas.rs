@@ -7,13 +7,14 @@
 //! The signature is an HMAC-SHA256 over `<resource> LF <expiry>`, made elsewhere: by the Keys Service or a TPM. A token is
 //! good for [`LIFETIME`] seconds only, so make a new one for every attempt of a request.
 
-use core::fmt::Write as _;
+use core::fmt::{self, Write as _};
 
 use base64ct::{Base64, Encoding};
 
 use crate::handle::MAC_SIZE;
 use crate::id::{DeviceId, HubName, RegistrationId, ScopeId};
 use crate::output::{BufferFull, Output};
+use crate::time::UnixTime;
 use crate::uri::EncodeSet;
 
 /// Seconds from making a token to its expiry.
@@ -70,17 +71,20 @@ pub struct SasToken<'o> {
 }
 
 impl<'o> SasToken<'o> {
-    /// Prepares a token for `audience` that expires at `expiry`, in seconds since 1970-01-01 00:00 UTC: the present time and
-    /// [`LIFETIME`]. The text to sign is written to `out`.
+    /// Prepares a token for `audience` that expires [`LIFETIME`] seconds from `now`. The text to sign is written to `out`.
     ///
     /// # Errors
     /// `out` is too small; 512 bytes are enough for all ids that the services accept.
-    pub fn new(audience: Audience<'_>, expiry: u64, out: &'o mut [u8]) -> Result<Self, BufferFull> {
+    pub fn new(
+        audience: Audience<'_>,
+        now: UnixTime,
+        out: &'o mut [u8],
+    ) -> Result<Self, BufferFull> {
         let mut out = Output::new(out);
         audience.put(&mut out);
         let resource = out.len();
         // Writing to an `Output` cannot fail.
-        let _ = write!(out, "\n{expiry}");
+        let _ = write!(out, "\n{}", now.saturating_add(LIFETIME).as_secs());
         let key_name = match audience {
             Audience::Device { .. } => None,
             Audience::Registration { .. } => Some("registration"),
@@ -127,6 +131,48 @@ impl<'o> SasToken<'o> {
     }
 }
 
+/// How far the clock of this device is off, by the `Date` of a service that refused a token.
+///
+/// Its text belongs into the error that the user sees: a token of [`LIFETIME`] seconds needs a good clock.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum ClockOff {
+    /// The device is ahead by so many seconds.
+    Ahead(u64),
+    /// The device is behind by so many seconds.
+    Behind(u64),
+}
+
+impl ClockOff {
+    /// Seconds of difference that the way of an answer explains.
+    pub const TOLERANCE: u64 = 5;
+
+    /// Compares the time here with a service's `date`; none if they agree.
+    pub const fn compare(now: UnixTime, date: UnixTime) -> Option<Self> {
+        let (ahead, behind) = (now.since(date), date.since(now));
+        if ahead > Self::TOLERANCE {
+            Some(Self::Ahead(ahead))
+        } else if behind > Self::TOLERANCE {
+            Some(Self::Behind(behind))
+        } else {
+            None
+        }
+    }
+}
+
+impl fmt::Display for ClockOff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (seconds, direction) = match self {
+            Self::Ahead(seconds) => (seconds, "ahead of"),
+            Self::Behind(seconds) => (seconds, "behind"),
+        };
+        write!(
+            f,
+            "the clock of this device is {seconds} seconds {direction} the service's; set it and try again"
+        )
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use hmac::{Hmac, KeyInit, Mac};
@@ -157,7 +203,8 @@ mod tests {
 
     fn token(audience: Audience<'_>, expiry: u64, key: &[u8]) -> String {
         let (mut text, mut out) = ([0; 512], [0; 512]);
-        let token = SasToken::new(audience, expiry, &mut text).unwrap();
+        let now = UnixTime::from_secs(expiry - LIFETIME).unwrap();
+        let token = SasToken::new(audience, now, &mut text).unwrap();
         token
             .write(&hmac(key, token.to_sign()), &mut out)
             .unwrap()
@@ -226,14 +273,15 @@ mod tests {
             ),
         ] {
             let mut text = [0; 128];
-            let token = SasToken::new(audience, expiry, &mut text).unwrap();
+            let now = UnixTime::from_secs(expiry - LIFETIME).unwrap();
+            let token = SasToken::new(audience, now, &mut text).unwrap();
             assert_eq!(Base64::encode_string(token.to_sign()), message);
         }
     }
 
     #[test]
     fn ids_that_would_change_the_token_are_encoded() {
-        let text = token(device("h", "a%41&sig=b+c"), 1, KEY);
+        let text = token(device("h", "a%41&sig=b+c"), LIFETIME, KEY);
         assert!(
             text.starts_with("SharedAccessSignature sr=h/devices/a%2541%26sig%3Db%2Bc&sig="),
             "{text}"
@@ -277,13 +325,28 @@ mod tests {
     }
 
     #[test]
+    fn a_wrong_clock_is_named() {
+        let at = |seconds| UnixTime::from_secs(seconds).unwrap();
+        assert_eq!(ClockOff::compare(at(105), at(100)), None);
+        assert_eq!(ClockOff::compare(at(95), at(100)), None);
+        assert_eq!(
+            ClockOff::compare(at(106), at(100)),
+            Some(ClockOff::Ahead(6))
+        );
+        assert_eq!(
+            ClockOff::compare(at(0), at(3600)).unwrap().to_string(),
+            "the clock of this device is 3600 seconds behind the service's; set it and try again"
+        );
+    }
+
+    #[test]
     fn small_buffers() {
         assert_eq!(
-            SasToken::new(device("h", "d"), 5, &mut [0; 12]),
-            Err(BufferFull { needed: 13 })
+            SasToken::new(device("h", "d"), UnixTime::EPOCH, &mut [0; 12]),
+            Err(BufferFull { needed: 14 })
         );
-        let mut text = [0; 13];
-        let token = SasToken::new(device("h", "d"), 5, &mut text).unwrap();
+        let mut text = [0; 14];
+        let token = SasToken::new(device("h", "d"), UnixTime::EPOCH, &mut text).unwrap();
         assert!(token.write(&[0; 32], &mut [0; 60]).is_err());
     }
 
@@ -292,12 +355,12 @@ mod tests {
         fn resource_decodes_to_the_audience(id in "\\PC{1,40}") {
             prop_assume!(DeviceId::new(&id).is_ok());
             let mut text = vec![0; 1024];
-            let token = SasToken::new(device("Hub", &id), 7, &mut text).unwrap();
+            let token = SasToken::new(device("Hub", &id), UnixTime::EPOCH, &mut text).unwrap();
             let (resource, expiry) = token.to_sign.split_once('\n').unwrap();
             let decoded: Vec<u8> = crate::uri::percent_decode(resource.as_bytes()).collect();
             let lower: String = format!("Hub/devices/{id}").chars().flat_map(char::to_lowercase).collect();
             prop_assert_eq!(String::from_utf8(decoded).unwrap(), lower);
-            prop_assert_eq!(expiry, "7");
+            prop_assert_eq!(expiry, "30");
         }
     }
 }

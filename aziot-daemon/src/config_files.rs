@@ -127,6 +127,16 @@ impl ConfigFiles {
     ///
     /// A file or the directory is there but cannot be read, or a file is not UTF-8 or too large.
     pub fn read(&self) -> Result<Read, ReadError> {
+        self.read_except(OsStr::new(""))
+    }
+
+    /// As [`read`](Self::read), but as if there were no drop-in called `name`: for one that is about to be replaced.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    pub fn read_except(&self, name: &OsStr) -> Result<Read, ReadError> {
+        let left_out = name;
         let mut documents = Vec::new();
         match read_file(&self.file) {
             Ok(document) => documents.push(document),
@@ -136,8 +146,9 @@ impl ConfigFiles {
             }) if is_absent(&error) => {}
             Err(error) => return Err(error),
         }
-        let (names, skipped) = self.list()?;
-        for name in names {
+        let (names, mut skipped) = self.list()?;
+        skipped.retain(|skipped| skipped.path.file_name() != Some(left_out));
+        for name in names.into_iter().filter(|name| name != left_out) {
             documents.push(read_file(&self.directory.join(name))?);
         }
         Ok(Read { documents, skipped })

@@ -2,9 +2,10 @@
 
 use core::fmt;
 
+use crate::http::Status;
 use crate::json::{self, Deferred};
 use crate::json_input;
-use crate::retry::{Answer, GaveUp, StatusText, is_network_status};
+use crate::retry::{Answer, GaveUp, is_network_status};
 
 use super::{MAX_OPERATION_ID, POLL_LIMIT};
 
@@ -128,6 +129,7 @@ fn state<'b>(document: Operation<'b>, status: u16) -> Result<State<'b>, Error<'b
 
 /// Why a device could not be registered.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Error<'b> {
     /// An answer is not what it should be.
     Malformed(json::Error<'b>),
@@ -223,12 +225,12 @@ impl fmt::Display for Error<'_> {
                     (Some(code), Some(id)) => write!(f, " (error code {code}, tracking id {id})"),
                 }
             }
-            Self::Status { status } => write!(f, "HTTP error {}", StatusText(*status)),
+            Self::Status { status } => write!(f, "HTTP error {}", Status(*status)),
             Self::StillAssigning => {
                 write!(f, "the registration was still in progress after {} seconds", POLL_LIMIT.as_secs())
             }
             Self::Unexpected { status } => {
-                write!(f, "Expected one of [200, 202], got {}", StatusText(*status))
+                write!(f, "Expected one of [200, 202], got {}", Status(*status))
             }
         }
     }

@@ -93,6 +93,7 @@ impl<'a> Payload<'a> {
 
 /// Why a text cannot be sent as payload.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum PayloadError {
     /// It is not JSON.
     Json(json::Error<'static>),

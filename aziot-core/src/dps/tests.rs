@@ -385,8 +385,13 @@ fn events_out_of_order_are_errors() {
 #[test]
 fn is_49_every_request_names_the_audience_to_sign() {
     let mut out = [0; 128];
-    let token = crate::sas::SasToken::new(enrolment(None).audience(), 9, &mut out).unwrap();
-    assert_eq!(token.to_sign(), b"0ne000abcde/registrations/my-dev\n9");
+    let token = crate::sas::SasToken::new(
+        enrolment(None).audience(),
+        crate::time::UnixTime::EPOCH,
+        &mut out,
+    )
+    .unwrap();
+    assert_eq!(token.to_sign(), b"0ne000abcde/registrations/my-dev\n30");
 }
 
 #[test]
@@ -400,4 +405,27 @@ fn payloads() {
             length: MAX_PAYLOAD + 2
         })
     );
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_answer_is_taken(status in 100..600_u16, json: bool, body in "[\\[\\]{}:,\"a-c0-9]{0,30}|\\PC{0,30}", after in proptest::option::of(0..100_000_u64)) {
+        for accepted in [false, true] {
+            let mut machine = enrolment(None);
+            let mut operation = *br#"{"operationId":"o"}"#;
+            machine.next(Event::Start, Duration::ZERO);
+            if accepted {
+                let answer = Answer { status: 202, json: true, retry_after: None, body: &mut operation };
+                machine.next(Event::Answer(answer), Duration::ZERO);
+                machine.next(Event::WaitOver, secs(5));
+            }
+            let mut body = body.clone().into_bytes();
+            let retry_after = after.map(secs);
+            match machine.next(Event::Answer(Answer { status, json, retry_after, body: &mut body }), secs(5)) {
+                Step::Wait(pause) => proptest::prop_assert!(pause >= secs(1) && pause <= MAX_POLL_PAUSE),
+                Step::Failed(err) => proptest::prop_assert!(!err.to_string().is_empty()),
+                step => proptest::prop_assert!(matches!(step, Step::Done(_)), "{:?}", step),
+            }
+        }
+    }
 }

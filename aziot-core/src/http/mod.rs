@@ -5,7 +5,7 @@
 //! | [`request`] | finds the end of a request head, and parses it |
 //! | [`response`] | parses responses as they arrive (client) |
 //! | [`chunked`] | decodes bodies in the chunked coding, in place |
-//! | [`write`] | writes heads of requests and responses |
+//! | [`mod@write`] | writes heads of requests and responses |
 //! | [`query`], [`percent`] | query strings and percent-encoding |
 //!
 //! Nothing here allocates or keeps what it is given; buffers are the caller's.

@@ -15,6 +15,8 @@ use crate::limits;
 /// # Errors
 ///
 /// The head is malformed or exceeds a limit; see [`HeadError::status`].
+// Its stack is gone before a handler needs any.
+#[inline(never)]
 pub fn parse(head: &[u8]) -> Result<Head<'_>, HeadError> {
     if head.len() > limits::HEAD {
         return Err(HeadError::TooLarge);

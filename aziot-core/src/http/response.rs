@@ -369,6 +369,8 @@ impl Head {
     };
 
     /// Parses a complete head, and tells how the end of the body is found.
+    // Its stack is gone before the caller goes on.
+    #[inline(never)]
     fn parse(text: &[u8]) -> Result<(Self, State), Error> {
         let mut fields = [const { MaybeUninit::uninit() }; limits::RESPONSE_HEADER_FIELDS];
         let mut response = httparse::Response::new(&mut []);

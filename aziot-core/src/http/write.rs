@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn hc_01_request_heads() {
+    fn hc_01_dm_10_request_heads() {
         let get = RequestHead {
             method: "GET",
             target: &"/keypair/x?api-version=2021-05-01",

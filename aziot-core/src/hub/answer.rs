@@ -2,9 +2,10 @@
 
 use core::fmt;
 
+use crate::http::Status;
 use crate::json::{self, FromJson, Reader};
 use crate::json_input;
-use crate::retry::{Answer, GaveUp, NetworkCause, StatusText, is_network_status};
+use crate::retry::{Answer, GaveUp, NetworkCause, is_network_status};
 
 json_input! {
     /// A module, as far as it matters here. What the hub says about its authentication, in whatever form, is ignored.
@@ -135,6 +136,7 @@ fn failure(answer: Answer<'_>, expected: u16) -> Error<'_> {
 
 /// Why a request to the hub had no success.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Error<'b> {
     /// The answer is not what it should be.
     Malformed(json::Error<'b>),
@@ -223,19 +225,15 @@ impl fmt::Display for Error<'_> {
             Self::NoAnswer(gave_up) => gave_up.fmt(f),
             Self::NotJson { .. } => f.write_str("invalid Content-Type; expected JSON"),
             Self::Service { message, .. } => f.write_str(message),
-            Self::Status { status } => write!(f, "HTTP error {}", StatusText(*status)),
+            Self::Status { status } => write!(f, "HTTP error {}", Status(*status)),
             Self::Unexpected {
                 status,
                 expected: 204,
             } => {
-                write!(f, "unexpected HTTP status code: {}", StatusText(*status))
+                write!(f, "unexpected HTTP status code: {}", Status(*status))
             }
             Self::Unexpected { status, expected } => {
-                write!(
-                    f,
-                    "Expected one of [{expected}], got {}",
-                    StatusText(*status)
-                )
+                write!(f, "Expected one of [{expected}], got {}", Status(*status))
             }
         }
     }

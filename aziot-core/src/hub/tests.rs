@@ -1,9 +1,11 @@
+use core::time::Duration;
+
 use hmac::{Hmac, KeyInit, Mac};
 use proptest::prelude::*;
 use sha2::Sha256;
 
 use super::*;
-use crate::retry::{Answer, Failure, GaveUp};
+use crate::retry::{Answer, Attempt, Attempts, Failure, GaveUp, Next, Policy};
 
 fn device(id: &str) -> DeviceId<'_> {
     DeviceId::new(id).unwrap()
@@ -293,6 +295,99 @@ fn deletions() {
             .unwrap_err()
             .is_not_found()
     );
+}
+
+/// Makes a module as the Identity Service does (create, set keys) at a simulated hub that answers by a script, on a
+/// simulated clock, with no jitter. The result lists each attempt with the time at which it starts, and the end.
+fn simulate(script: &[Result<(u16, &'static str), Failure>]) -> String {
+    let (keys, device, module_name) = (keys(), device("d"), module_id("m"));
+    let mut script = script.iter().copied();
+    let mut now = Duration::ZERO;
+    let mut log = String::new();
+    let create = Request::Create {
+        device,
+        module: module_name,
+    };
+    for request in [
+        create,
+        Request::SetKeys {
+            device,
+            module: module_name,
+            keys: &keys,
+        },
+    ] {
+        let policy = Policy::cloud(1, Policy::CLOUD_TIMEOUT);
+        let mut attempts = Attempts::new(policy);
+        let first = now;
+        let outcome = loop {
+            let header = request.header().map_or("", |(_, value)| value);
+            log += &format!("{}: {}{header}\n", now.as_secs(), request.method());
+            let does = script.next().expect("the script is too short");
+            let ended = match does {
+                Ok((status, _)) => Attempt::Answered {
+                    status,
+                    retry_after: None,
+                },
+                Err(failure) => {
+                    now += if failure == Failure::TimedOut {
+                        policy.timeout
+                    } else {
+                        Duration::ZERO
+                    };
+                    Attempt::Failed(failure)
+                }
+            };
+            match attempts.after(ended, now - first, 0) {
+                Next::Pause(pause) => now += pause.length,
+                Next::GiveUp(gave_up) => break Err(Error::NoAnswer(gave_up)),
+                Next::UseAnswer => {
+                    let (status, body) = does.unwrap();
+                    break module(answer(status, body)).map(|module| module.generation);
+                }
+            }
+        };
+        if let Err(err) = outcome {
+            let class = if err.is_network() { " (network)" } else { "" };
+            return format!("{log}{}: {err}{class}", now.as_secs());
+        }
+    }
+    format!("{log}{}: made", now.as_secs())
+}
+
+#[test]
+fn is_54_creation_outcomes() {
+    const MADE: Result<(u16, &str), Failure> =
+        Ok((200, r#"{"moduleId":"m","deviceId":"d","generationId":"g"}"#));
+    for (script, expected) in [
+        (&[MADE, MADE][..], "0: PUT\n0: PUT*\n0: made"),
+        (
+            &[Err(Failure::TimedOut), MADE, MADE],
+            "0: PUT\n73: PUT\n73: PUT*\n73: made",
+        ),
+        (
+            &[MADE, Ok((429, "")), MADE],
+            "0: PUT\n0: PUT*\n60: PUT*\n60: made",
+        ),
+        (
+            &[Ok((429, "")); 5],
+            "0: PUT\n60: PUT\n180: PUT\n360: PUT\n660: PUT\n660: 429: Too many requests (network)",
+        ),
+        (
+            &[MADE, Err(Failure::NotConnected), Err(Failure::Broken)],
+            "0: PUT\n0: PUT*\n3: PUT*\n3: the connection broke off during the exchange",
+        ),
+        (
+            &[Ok((503, ""))],
+            "0: PUT\n0: HTTP error 503 Service Unavailable (network)",
+        ),
+        (&[Ok((409, r#"{"Message":"exists"}"#))], "0: PUT\n0: exists"),
+        (
+            &[MADE, Ok((412, ""))],
+            "0: PUT\n0: PUT*\n0: HTTP error 412 Precondition Failed",
+        ),
+    ] {
+        assert_eq!(simulate(script), expected);
+    }
 }
 
 proptest! {

@@ -10,7 +10,7 @@
 //! **Out**: [`to_slice`] for anything that implements `serde::Serialize`.
 //!
 //! Guarantees: no input panics; memory is bounded by the caller's buffer, and stack by
-//! [`JSON_DEPTH`](crate::limits::JSON_DEPTH) bits, whatever the input. After reading, the buffer
+//! [`JSON_DEPTH`] bits, whatever the input. After reading, the buffer
 //! holds decoded values: it is the caller's to wipe.
 
 mod error;

@@ -60,7 +60,7 @@ impl core::str::FromStr for ConnectionString {
                 .filter_map(|part| part.split_once('='))
                 .filter(|(found, _)| *found == name)
                 .map(|(_, value)| value)
-                .last();
+                .next_back();
             match value {
                 None => Err(ConnectionStringError::Missing(name)),
                 Some("") => Err(ConnectionStringError::Empty(name)),
