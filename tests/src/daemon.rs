@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::binaries;
-use crate::client::PATIENCE;
+use crate::client::{PATIENCE, eventually};
 use crate::root::Root;
 
 /// The first descriptor that a service manager passes.
@@ -337,6 +337,25 @@ impl Daemon {
     #[must_use]
     pub fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("the process runs").count()
+    }
+
+    /// The number of its descriptors once it has nothing to do; connections that have just been closed are gone then.
+    ///
+    /// # Panics
+    /// When the number does not settle.
+    #[must_use]
+    pub fn settled_descriptors(&self) -> usize {
+        let mut last = self.descriptors();
+        let mut since = Instant::now();
+        eventually("the number of descriptors settles", || {
+            let now = self.descriptors();
+            if now != last {
+                last = now;
+                since = Instant::now();
+            }
+            since.elapsed() > Duration::from_millis(200)
+        });
+        last
     }
 
     /// Its resident memory in KiB.

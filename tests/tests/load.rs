@@ -21,21 +21,6 @@ fn keyd(config: &str) -> Keyd {
     Keyd::on(root)
 }
 
-/// The number of descriptors once the service has nothing to do.
-fn settled(daemon: &Daemon) -> usize {
-    let mut last = daemon.descriptors();
-    let mut since = Instant::now();
-    eventually("the number of descriptors settles", || {
-        let now = daemon.descriptors();
-        if now != last {
-            last = now;
-            since = Instant::now();
-        }
-        since.elapsed() > Duration::from_millis(200)
-    });
-    last
-}
-
 fn assert_settles_at(daemon: &Daemon, descriptors: usize) {
     eventually("the descriptors are back", || daemon.descriptors() == descriptors);
 }
@@ -48,7 +33,7 @@ fn signs(keyd: &Keyd) -> bool {
 fn ten_thousand_connections_one_after_the_other() {
     let keyd = keyd("");
     assert!(signs(&keyd));
-    let descriptors = settled(&keyd.daemon);
+    let descriptors = keyd.daemon.settled_descriptors();
     let sign = request("POST", &format!("/sign?{VERSION}"), Some(&fixture::sign_body(A, b"hello")));
     // The first thousand may fill pools.
     let mut resident = 0;
@@ -82,7 +67,7 @@ fn ten_thousand_connections_one_after_the_other() {
 fn five_hundred_connections_at_once() {
     let keyd = keyd("max_requests = 600\n");
     assert!(signs(&keyd));
-    let descriptors = settled(&keyd.daemon);
+    let descriptors = keyd.daemon.settled_descriptors();
     let sign = request("POST", &format!("/sign?{VERSION}"), Some(&fixture::sign_body(A, b"hello")));
     let mut clients: Vec<Client> = Vec::new();
     for _ in 0..500 {
@@ -114,7 +99,7 @@ fn five_hundred_connections_at_once() {
 fn many_clients_and_operations_at_once() {
     let keyd = keyd("max_requests = 64\n");
     assert!(signs(&keyd));
-    let descriptors = settled(&keyd.daemon);
+    let descriptors = keyd.daemon.settled_descriptors();
     let served = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for thread in 0..16 {
@@ -144,7 +129,7 @@ fn many_clients_and_operations_at_once() {
 #[test]
 fn clients_that_send_byte_by_byte() {
     let keyd = keyd("");
-    let descriptors = settled(&keyd.daemon);
+    let descriptors = keyd.daemon.settled_descriptors();
     let sign = request("POST", &format!("/sign?{VERSION}"), Some(&fixture::sign_body(A, b"hello")));
     std::thread::scope(|scope| {
         for pause in [0, 50, 100, 200, 400] {
@@ -169,7 +154,7 @@ fn clients_that_send_byte_by_byte() {
 fn oversized_requests_leave_nothing_behind() {
     let keyd = keyd("");
     assert!(signs(&keyd));
-    let descriptors = settled(&keyd.daemon);
+    let descriptors = keyd.daemon.settled_descriptors();
     for _ in 0..20 {
         let mut client = keyd.connect();
         let _ = client.try_send(format!("GET /key/imp?{VERSION} HTTP/1.1\r\nx: {}\r\n\r\n", "y".repeat(200_000)));
@@ -196,7 +181,7 @@ fn clients_that_never_read() {
     let root = Root::new();
     fixture::install(&root);
     let keyd = Keyd::launch(root, |launch| launch.time_scale(0.05));
-    let descriptors = settled(&keyd.daemon);
+    let descriptors = keyd.daemon.settled_descriptors();
     let load = request("GET", &format!("/key/imp?{VERSION}"), None).repeat(64);
     let mut deaf: Vec<UnixStream> = Vec::new();
     for _ in 0..5 {
@@ -227,7 +212,7 @@ fn clients_that_never_read() {
 fn ht_15_descriptors_run_out() {
     let root = Root::new();
     let mut stub = Launch::stub(&root).env("STUB_MAX_REQUESTS", "1000").open_files(32).start();
-    let descriptors = settled(&stub);
+    let descriptors = stub.settled_descriptors();
     // The backlog takes those that cannot be accepted yet.
     let mut clients: Vec<Client> = (0..100).map(|_| Client::connect(stub.socket())).collect();
     stub.log().wait_for("could not accept a connection");
@@ -254,7 +239,7 @@ fn the_key_store_survives_running_out_of_descriptors() {
     fixture::install(&root);
     root.write("etc/aziot/keyd/config.d/load.toml", "max_requests = 1000\n");
     let keyd = Keyd::launch(root, |launch| launch.open_files(28));
-    let descriptors = settled(&keyd.daemon);
+    let descriptors = keyd.daemon.settled_descriptors();
     let mut clients: Vec<Client> = (0..60).map(|_| Client::connect(keyd.daemon.socket())).collect();
     keyd.daemon.log().wait_for("could not accept a connection");
     // No descriptor is left for a key file: that costs the request, not the service, and no key is lost.

@@ -226,7 +226,7 @@ fn dm_06_log_layout() {
     let daemon = keyd(&root).env("AZIOT_LOG", "trace").start();
     get(daemon.socket(), LOAD);
     get(daemon.socket(), "/nope?api-version=2021-05-01");
-    daemon.log().wait_for("not found");
+    daemon.log().wait_for("--> 404");
     let finished = daemon.stop();
     for line in finished.log.lines() {
         assert_layout(line);
