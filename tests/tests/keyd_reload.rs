@@ -1,4 +1,5 @@
 //! Changes of the Keys Service's configuration while it runs (spec, keys chapter 9.4).
+#![allow(clippy::unwrap_used, reason = "a step that fails, fails the test")]
 
 use std::fs;
 
@@ -13,7 +14,9 @@ const FINISHED: &str = "Config update finished.";
 
 /// Whether the user may use the key, whether it exists or not.
 fn allowed(keyd: &Keyd, id: &str) -> bool {
-    let response = keyd.connect_as(UID).exchange(request("GET", &format!("/key/{id}?{VERSION}"), None));
+    let response =
+        keyd.connect_as(UID)
+            .exchange(request("GET", &format!("/key/{id}?{VERSION}"), None));
     assert!([200, 400, 401].contains(&response.status), "{response}");
     response.status != 401
 }
@@ -40,7 +43,12 @@ fn ks_31_principals_change_while_it_runs() {
     change(&keyd, || {
         keyd.root.write(dropin, principal("a"));
     });
-    assert_eq!(keyd.daemon.log().count("Detected change in config files. Updating config."), 1);
+    assert_eq!(
+        keyd.daemon
+            .log()
+            .count("Detected change in config files. Updating config."),
+        1
+    );
     assert!(allowed(&keyd, "a") && !allowed(&keyd, "b"));
     // The new list replaces the old one.
     change(&keyd, || keyd.root.replace(dropin, principal("b")));
@@ -85,11 +93,17 @@ fn ks_31_other_settings_wait_for_a_restart() {
             line.contains("[WARN]") && line.contains(setting) && line.contains("restart")
         }));
     }
-    keyd.get("/key/new").assert_message(400, "a parameter has an invalid value");
+    keyd.get("/key/new")
+        .assert_message(400, "a parameter has an invalid value");
     // Two connections are served, not five.
     let mut open = [keyd.connect(), keyd.connect()];
     for client in &mut open {
-        assert_eq!(client.exchange(request("GET", &format!("/key/x?{VERSION}"), None)).status, 400);
+        assert_eq!(
+            client
+                .exchange(request("GET", &format!("/key/x?{VERSION}"), None))
+                .status,
+            400
+        );
     }
     keyd.connect().assert_closed();
     drop(open);
@@ -107,7 +121,11 @@ fn ks_32_every_replacement_of_the_main_file_is_noticed() {
     let homedir = keyd.root.join("var/lib/aziot/keyd");
     for round in 0..4 {
         let id = format!("round-{round}");
-        let text = format!("{}\n[aziot_keys]\nhomedir_path = \"{}\"\n", principal(&id), homedir.display());
+        let text = format!(
+            "{}\n[aziot_keys]\nhomedir_path = \"{}\"\n",
+            principal(&id),
+            homedir.display()
+        );
         change(&keyd, || keyd.root.replace(main, text));
         assert!(allowed(&keyd, &id), "{round}");
     }
@@ -130,13 +148,17 @@ fn directories_that_appear_later_are_watched() {
     let keyd = Keyd::on(root);
     change(&keyd, || {
         fs::create_dir_all(keyd.root.join("etc/aziot/keyd/config.d")).unwrap();
-        keyd.root.write("etc/aziot/keyd/config.d/x.toml", principal("x"));
+        keyd.root
+            .write("etc/aziot/keyd/config.d/x.toml", principal("x"));
     });
     assert!(allowed(&keyd, "x"));
-    change(&keyd, || fs::remove_dir_all(keyd.root.join("etc/aziot/keyd/config.d")).unwrap());
+    change(&keyd, || {
+        fs::remove_dir_all(keyd.root.join("etc/aziot/keyd/config.d")).unwrap();
+    });
     assert!(!allowed(&keyd, "x"));
     change(&keyd, || {
-        keyd.root.write("etc/aziot/keyd/config.d/y.toml", principal("y"));
+        keyd.root
+            .write("etc/aziot/keyd/config.d/y.toml", principal("y"));
     });
     assert!(allowed(&keyd, "y"));
 }
@@ -148,11 +170,19 @@ fn a_burst_of_changes_is_digested() {
     }
     let keyd = Keyd::empty("");
     for n in 0..200 {
-        keyd.root.write(format!("etc/aziot/keyd/config.d/{n:03}.toml"), principal(&format!("k{n}")));
+        keyd.root.write(
+            format!("etc/aziot/keyd/config.d/{n:03}.toml"),
+            principal(&format!("k{n}")),
+        );
         if n % 10 == 0 {
-            let response = keyd.post("/key", &json!({ "keyId": format!("k{n}"), "usage": "sign" }));
+            let response = keyd.post(
+                "/key",
+                &json!({ "keyId": format!("k{n}"), "usage": "sign" }),
+            );
             assert_eq!(response.status, 200);
         }
     }
-    eventually("all of them are in force", || (0..200).all(|n| allowed(&keyd, &format!("k{n}"))));
+    eventually("all of them are in force", || {
+        (0..200).all(|n| allowed(&keyd, &format!("k{n}")))
+    });
 }

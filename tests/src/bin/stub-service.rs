@@ -10,10 +10,10 @@ use aziot_core::http::Method;
 use aziot_core::json::Bytes;
 use aziot_daemon::lanes::Lane;
 use aziot_daemon::listener::Endpoint;
+use aziot_daemon::logging;
 use aziot_daemon::server::{self, Setup};
 use aziot_daemon::service::{Context, Handled, Reply, Request, RequestId, Service};
 use aziot_daemon::timing::Timing;
-use aziot_daemon::logging;
 use serde_json::{Value, json};
 
 /// Where the routes lead.
@@ -44,12 +44,42 @@ static API: Api<Op> = Api {
             methods: &[Method::Get, Method::Post, Method::Put, Method::Delete],
             id: Op::Item,
         },
-        Route { path: "/newer", since: 1, methods: &[Method::Get], id: Op::Newer },
-        Route { path: "/nc", since: 0, methods: &[Method::Get, Method::Delete], id: Op::NoContent },
-        Route { path: "/ncc", since: 0, methods: &[Method::Get], id: Op::NoContentAndClose },
-        Route { path: "/slow/{ms}", since: 0, methods: &[Method::Get, Method::Post], id: Op::Slow },
-        Route { path: "/big/{bytes}", since: 0, methods: &[Method::Get], id: Op::Big },
-        Route { path: "/broken", since: 0, methods: &[Method::Get], id: Op::Broken },
+        Route {
+            path: "/newer",
+            since: 1,
+            methods: &[Method::Get],
+            id: Op::Newer,
+        },
+        Route {
+            path: "/nc",
+            since: 0,
+            methods: &[Method::Get, Method::Delete],
+            id: Op::NoContent,
+        },
+        Route {
+            path: "/ncc",
+            since: 0,
+            methods: &[Method::Get],
+            id: Op::NoContentAndClose,
+        },
+        Route {
+            path: "/slow/{ms}",
+            since: 0,
+            methods: &[Method::Get, Method::Post],
+            id: Op::Slow,
+        },
+        Route {
+            path: "/big/{bytes}",
+            since: 0,
+            methods: &[Method::Get],
+            id: Op::Big,
+        },
+        Route {
+            path: "/broken",
+            since: 0,
+            methods: &[Method::Get],
+            id: Op::Broken,
+        },
     ],
 };
 
@@ -77,7 +107,12 @@ impl Service for Stub {
         &API
     }
 
-    fn request(&mut self, mut request: Request<'_, Op>, reply: Reply<'_>, cx: &mut Context<'_, Self>) -> Handled {
+    fn request(
+        &mut self,
+        mut request: Request<'_, Op>,
+        reply: Reply<'_>,
+        cx: &mut Context<'_, Self>,
+    ) -> Handled {
         match request.op {
             Op::Item => item(&mut request, reply),
             Op::Newer => reply.ok(&json!({ "version": request.version })),
@@ -119,7 +154,8 @@ fn item<'r>(request: &mut Request<'r, Op>, reply: Reply<'_>) -> Handled {
         "uid": peer.uid,
         "pid": peer.pid,
     });
-    let optional = request.method == Method::Get || (request.method == Method::Delete && request.body.is_none());
+    let optional = request.method == Method::Get
+        || (request.method == Method::Delete && request.body.is_none());
     if !optional {
         let item: Item<'r> = match request.decode() {
             Ok(item) => item,
@@ -141,7 +177,10 @@ fn main() -> ExitCode {
         log::error!("usage: stub-service SOCKET");
         return ExitCode::from(2);
     };
-    let max_requests = std::env::var("STUB_MAX_REQUESTS").ok().and_then(|n| n.parse().ok()).unwrap_or(10);
+    let max_requests = std::env::var("STUB_MAX_REQUESTS")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(10);
     let setup = Setup {
         endpoint: Endpoint::Path(socket.into()),
         max_requests,
