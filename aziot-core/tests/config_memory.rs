@@ -1,5 +1,6 @@
 //! How much memory configuration takes at most, counted.
 #![cfg(feature = "alloc")]
+#![allow(clippy::unwrap_used, reason = "a test")]
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};

@@ -1,5 +1,6 @@
 //! The example configurations that are installed say the truth.
 #![cfg(feature = "alloc")]
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use aziot_core::config::{Merged, Places, certd, identityd, keyd, tpmd};
 use aziot_core::super_config;
