@@ -9,7 +9,7 @@ use crate::{json_enum, json_object};
 
 /// Routes and versions.
 pub static API: Api<Op> = Api {
-    versions: &["2020-09-01", "2021-12-01", "2022-08-01"],
+    versions: &["2020-09-01", "2021-12-01", "2022-08-01", STATUS_VERSION],
     routes: &[
         route("/identities/identity", 0, &[Get], Op::Identity),
         route("/identities/modules", 0, &[Get, Post], Op::Modules),
@@ -28,11 +28,15 @@ pub static API: Api<Op> = Api {
         ),
         route("/trust-bundle", 0, &[Get], Op::TrustBundle),
         route("/identities/provisioning", 1, &[Get], Op::Provisioning),
+        route("/status", 3, &[Get], Op::Status),
     ],
 };
 
 /// The version that our own clients ask for.
 pub const CLIENT_VERSION: &str = "2021-12-01";
+
+/// The version that adds `/status`. Only this implementation has it.
+pub const STATUS_VERSION: &str = "2026-11-01";
 
 const fn route(path: &'static str, since: usize, methods: &'static [Method], id: Op) -> Route<Op> {
     Route {
@@ -59,6 +63,8 @@ pub enum Op {
     Provisioning,
     /// POST (a body, if any, is JSON of any kind), answer 204.
     Reprovision,
+    /// GET [`Status`].
+    Status,
     /// GET [`TrustBundle`].
     TrustBundle,
 }
@@ -88,6 +94,41 @@ json_object! {
     pub struct TrustBundle<'a> {
         /// PEM; empty if none are configured.
         pub certificate: &'a str = "certificate",
+    }
+}
+
+json_object! {
+    /// How the service stands.
+    #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+    pub struct Status<'a> {
+        /// One word: `provisioned`, `provisioning`, `not-provisioned`, `offline`, `unconnected` or
+        /// `waiting-for-time`.
+        pub state: &'a str = "state",
+        /// Since when, RFC 3339.
+        pub since: &'a str = "since",
+        /// What went wrong last, if something did and has not been made good.
+        pub reason: Option<&'a str> = "reason",
+        /// When it is tried again, RFC 3339.
+        pub next_attempt: Option<&'a str> = "nextAttempt",
+        /// The version of the package.
+        pub version: &'a str = "version",
+        /// The device identity, if there is one.
+        pub device: Option<DeviceStatus<'a>> = "device",
+        /// Whether the hub answered last; `null` without a device.
+        pub hub_reachable: Option<bool> = "hubReachable",
+        /// Whether the modules at the hub are those of the configuration.
+        pub reconciled: bool = "reconciled",
+    }
+
+    /// The device identity in a [`Status`].
+    #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+    pub struct DeviceStatus<'a> {
+        /// The hub's host name.
+        pub hub_name: &'a str = "hubName",
+        /// The host to connect to: a gateway, or the hub.
+        pub gateway_host: &'a str = "gatewayHost",
+        /// The device.
+        pub device_id: &'a str = "deviceId",
     }
 }
 

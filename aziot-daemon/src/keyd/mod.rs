@@ -5,7 +5,7 @@
 
 mod library;
 mod operation;
-mod settings;
+pub(crate) mod settings;
 
 use std::sync::Arc;
 

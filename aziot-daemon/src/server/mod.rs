@@ -257,9 +257,11 @@ impl<S: Service> Server<S> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(Error::Loop("the event queue", error)),
             }
+            // New connections come last: a client that closes one and opens another must find its place free.
+            let mut accept = false;
             for event in &events {
                 match event.token() {
-                    LISTENER => self.accept(),
+                    LISTENER => accept = true,
                     WAKER => {
                         self.kernel.lanes.done().take(&mut results);
                         for result in results.drain(..) {
@@ -284,6 +286,9 @@ impl<S: Service> Server<S> {
                         }
                     }
                 }
+            }
+            if accept {
+                self.accept();
             }
             self.pass_time();
         }

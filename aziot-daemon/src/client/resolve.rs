@@ -1,0 +1,118 @@
+//! Name resolution with a deadline.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+
+use super::wire::Deadline;
+
+/// Look-ups under way at once. `getaddrinfo` cannot be interrupted, so one that outlives its deadline goes on in its own
+/// thread; with a resolver that never answers these must not pile up.
+const MAX_LOOKUPS: usize = 4;
+
+/// Stack of a look-up thread; name service modules are foreign code.
+const STACK: usize = 256 * 1024;
+
+static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
+
+/// All addresses of a host, in the order of RFC 6724 as the system sorts them. `host` may be an address itself, an IPv6
+/// one with or without brackets.
+///
+/// # Errors
+/// `TimedOut` when the resolver did not answer in time, `WouldBlock` when too many earlier look-ups still hang, and
+/// whatever the resolver reports.
+pub(super) fn resolve(host: &str, port: u16, by: Deadline) -> io::Result<Vec<SocketAddr>> {
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|h| h.strip_suffix(']'))
+        .unwrap_or(host);
+    if let Ok(address) = bare.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(address, port)]);
+    }
+    let Some(slot) = Slot::take() else {
+        return Err(io::Error::new(
+            io::ErrorKind::WouldBlock,
+            "earlier look-ups still wait for the name server; check /etc/resolv.conf",
+        ));
+    };
+    let (send, receive) = mpsc::sync_channel(1);
+    let name = bare.to_owned();
+    std::thread::Builder::new()
+        .name("aziot-resolve".to_owned())
+        .stack_size(STACK)
+        .spawn(move || {
+            let result = (name.as_str(), port)
+                .to_socket_addrs()
+                .map(Iterator::collect);
+            drop(slot);
+            // The caller may have given up.
+            let _ = send.send(result);
+        })?;
+    let Some(left) = by.remaining() else {
+        return Err(io::ErrorKind::TimedOut.into());
+    };
+    let addresses: Vec<SocketAddr> = receive
+        .recv_timeout(left)
+        .map_err(|_| io::ErrorKind::TimedOut)??;
+    if addresses.is_empty() {
+        return Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            "the name has no address",
+        ));
+    }
+    Ok(addresses)
+}
+
+/// A place among the look-ups under way.
+struct Slot;
+
+impl Slot {
+    fn take() -> Option<Self> {
+        let more = |n: usize| (n < MAX_LOOKUPS).then_some(n + 1);
+        LOOKUPS
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+            .ok()
+            .map(|_| Self)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        LOOKUPS.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn literals_need_no_resolver() {
+        let by = Deadline::after(Duration::from_secs(5));
+        for (host, wanted) in [
+            ("127.0.0.1", "127.0.0.1:8443"),
+            ("[::1]", "[::1]:8443"),
+            ("::1", "[::1]:8443"),
+        ] {
+            assert_eq!(
+                resolve(host, 8443, by).unwrap(),
+                [wanted.parse().unwrap()],
+                "{host}"
+            );
+        }
+    }
+
+    #[test]
+    fn names_are_looked_up() {
+        let by = Deadline::after(Duration::from_secs(20));
+        let addresses = resolve("localhost", 1, by).unwrap();
+        assert!(
+            addresses.iter().all(|a| a.ip().is_loopback()),
+            "{addresses:?}"
+        );
+        assert!(resolve("no-such-host.invalid", 1, by).is_err());
+    }
+}

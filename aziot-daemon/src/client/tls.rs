@@ -1,0 +1,236 @@
+//! TLS connections to the cloud, over OpenSSL.
+
+use std::io;
+use std::net::TcpStream;
+use std::os::fd::AsFd as _;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use openssl::ssl::{
+    ErrorCode, HandshakeError, MidHandshakeSslStream, SslConnector, SslMethod, SslStream,
+};
+use openssl::x509::X509VerifyResult;
+
+use super::error::{Error, Kind, Step};
+use super::exchange::{self, Request, Response};
+use super::resolve::resolve;
+use super::wire::{self, Deadline, Want};
+
+/// How long one look-up may take; resolvers give up after about this time by default.
+const RESOLVE: Duration = Duration::from_secs(20);
+
+/// How long one address may take to accept a connection.
+const CONNECT: Duration = Duration::from_secs(20);
+
+/// How long the TLS handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(30);
+
+/// The port of `https` URLs without one.
+const DEFAULT_PORT: u16 = 443;
+
+/// Largest response body taken from the cloud: a list of all modules of a device is far below.
+pub const BODY_LIMIT: usize = 4 << 20;
+
+/// Makes requests to HTTPS servers, one connection per request. Trust is what OpenSSL's default verify paths say, so
+/// `SSL_CERT_FILE` and `SSL_CERT_DIR` work; certificate and host name are always verified.
+///
+/// Loading the trust store takes tens of milliseconds and a megabyte. It is done when the first connection is made, shared
+/// by all, and undone by [`TlsClient::release`].
+#[derive(Default)]
+pub struct TlsClient {
+    connector: Mutex<Option<SslConnector>>,
+}
+
+impl TlsClient {
+    /// A client that has loaded nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Makes one attempt at a request to `authority` (`host` or `host:port`), which takes at most `whole`.
+    ///
+    /// # Errors
+    /// An [`Error`] when there is no complete response.
+    pub fn attempt(
+        &self,
+        authority: &str,
+        request: &Request<'_>,
+        whole: Duration,
+    ) -> Result<Response, Error> {
+        let by = Deadline::after(whole);
+        let mut stream = self.connect(authority, by)?;
+        exchange::exchange(&mut stream, authority, request, BODY_LIMIT, by)
+    }
+
+    /// Forgets the trust store. It is loaded again when needed, so that changes to it are seen too.
+    pub fn release(&self) {
+        *self
+            .connector
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn connect(&self, authority: &str, by: Deadline) -> Result<SslStream<TcpStream>, Error> {
+        let (host, port) = split_authority(authority).ok_or_else(|| {
+            Error::new(
+                authority,
+                Step::Resolve,
+                Kind::NotConnected,
+                "the port is not a number",
+            )
+        })?;
+        // A proxy would be asked for a tunnel here and give the same stream.
+        let tcp = connect_any(authority, host, port, by)?;
+        let name = host
+            .strip_prefix('[')
+            .and_then(|h| h.strip_suffix(']'))
+            .unwrap_or(host);
+        let failed = |error: openssl::error::ErrorStack| {
+            Error::new(
+                authority,
+                Step::Handshake,
+                Kind::NotConnected,
+                format!("could not set up TLS: {error}"),
+            )
+        };
+        let ssl = {
+            let mut shared = self
+                .connector
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            let connector = match &mut *shared {
+                Some(connector) => connector,
+                none => none.insert(
+                    SslConnector::builder(SslMethod::tls_client())
+                        .map_err(failed)?
+                        .build(),
+                ),
+            };
+            connector
+                .configure()
+                .and_then(|configuration| configuration.into_ssl(name))
+                .map_err(failed)?
+        };
+        handshake(authority, ssl.connect(tcp), by.within(HANDSHAKE))
+    }
+}
+
+impl std::fmt::Debug for TlsClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TlsClient")
+    }
+}
+
+/// Host and port; the brackets of an IPv6 literal stay.
+fn split_authority(authority: &str) -> Option<(&str, u16)> {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => {
+            if port.is_empty() {
+                return Some((host, DEFAULT_PORT));
+            }
+            port.parse().ok().map(|port| (host, port))
+        }
+        _ => Some((authority, DEFAULT_PORT)),
+    }
+}
+
+/// Connects to the first address of the host that accepts.
+fn connect_any(authority: &str, host: &str, port: u16, by: Deadline) -> Result<TcpStream, Error> {
+    let addresses = resolve(host, port, by.within(RESOLVE))
+        .map_err(|error| Error::io(authority, Step::Resolve, &error, false))?;
+    let mut last = io::Error::from(io::ErrorKind::NotFound);
+    for (tried, address) in addresses.iter().enumerate() {
+        // What is left is shared among the addresses not tried yet, so that a dead first one leaves time for the others.
+        let rest = u32::try_from(addresses.len().saturating_sub(tried))
+            .unwrap_or(1)
+            .max(1);
+        let share = by
+            .remaining()
+            .map_or(Duration::ZERO, |left| left / rest)
+            .min(CONNECT);
+        match wire::connect_tcp(*address, by.within(share)) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => {
+                last = io::Error::new(error.kind(), format!("{address}: {}", plain(&error)));
+            }
+        }
+    }
+    Err(Error::io(authority, Step::Connect, &last, false))
+}
+
+fn plain(error: &io::Error) -> String {
+    if error.kind() == io::ErrorKind::TimedOut {
+        "no answer".to_owned()
+    } else {
+        error.to_string()
+    }
+}
+
+fn handshake(
+    authority: &str,
+    mut outcome: Result<SslStream<TcpStream>, HandshakeError<TcpStream>>,
+    by: Deadline,
+) -> Result<SslStream<TcpStream>, Error> {
+    loop {
+        let waiting = match outcome {
+            Ok(stream) => return Ok(stream),
+            Err(HandshakeError::WouldBlock(waiting)) => waiting,
+            Err(HandshakeError::Failure(failed)) => return Err(refused(authority, &failed)),
+            Err(HandshakeError::SetupFailure(error)) => {
+                return Err(Error::new(
+                    authority,
+                    Step::Handshake,
+                    Kind::NotConnected,
+                    error.to_string(),
+                ));
+            }
+        };
+        let want = if waiting.error().code() == ErrorCode::WANT_WRITE {
+            Want::Write
+        } else {
+            Want::Read
+        };
+        wire::wait(waiting.get_ref().as_fd(), want, by)
+            .map_err(|error| Error::io(authority, Step::Handshake, &error, false))?;
+        outcome = waiting.handshake();
+    }
+}
+
+fn refused(authority: &str, failed: &MidHandshakeSslStream<TcpStream>) -> Error {
+    let verdict = failed.ssl().verify_result();
+    if verdict != X509VerifyResult::OK {
+        return Error::new(
+            authority,
+            Step::Handshake,
+            Kind::Untrusted,
+            verdict.error_string(),
+        );
+    }
+    let error = failed.error();
+    let reason = match (error.io_error(), error.ssl_error()) {
+        (Some(io), _) => io.to_string(),
+        (None, Some(stack)) if !stack.errors().is_empty() => stack.to_string(),
+        _ => "the peer closed the connection".to_owned(),
+    };
+    Error::new(authority, Step::Handshake, Kind::NotConnected, reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn authorities() {
+        assert_eq!(split_authority("hub.example"), Some(("hub.example", 443)));
+        assert_eq!(
+            split_authority("hub.example:8443"),
+            Some(("hub.example", 8443))
+        );
+        assert_eq!(split_authority("hub.example:"), Some(("hub.example", 443)));
+        assert_eq!(split_authority("[::1]"), Some(("[::1]", 443)));
+        assert_eq!(split_authority("[::1]:8443"), Some(("[::1]", 8443)));
+        assert_eq!(split_authority("hub.example:x"), None);
+        assert_eq!(split_authority("hub.example:65536"), None);
+    }
+}

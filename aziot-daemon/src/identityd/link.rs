@@ -1,0 +1,178 @@
+//! Whether IoT Hub can be reached, as the event loop sees it, and when to try again.
+
+use std::time::{Duration, Instant};
+
+use aziot_core::provisioning::HubReachability;
+use aziot_core::retry::NetworkCause;
+
+use super::error::Error;
+use super::random;
+
+/// The way to the hub.
+#[derive(Debug)]
+pub struct Link {
+    reach: HubReachability,
+    /// What the last failure was, in words.
+    cause: Option<Error>,
+    /// The hub takes long or asks for fewer requests: reads are answered from the backup until it answers again.
+    slow: bool,
+    begin: Instant,
+    /// Factor on the pauses.
+    scale: f64,
+}
+
+/// What a request to the hub has shown.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Sign {
+    /// It answered.
+    Reached,
+    /// It wants fewer requests.
+    Throttled,
+    /// It was not reached.
+    Lost {
+        /// Why, in a word.
+        cause: NetworkCause,
+        /// Why.
+        error: Error,
+        /// Something answered, but could not prove to be the hub.
+        untrusted: bool,
+    },
+}
+
+/// What a sign means for others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// The hub answers again.
+    Back,
+    /// Requests that wait for the hub should look for another source.
+    Divert,
+    /// Nothing.
+    None,
+}
+
+impl Link {
+    /// The hub counts as reachable until it is tried.
+    #[must_use]
+    pub fn new(scale: f64) -> Self {
+        Self {
+            reach: HubReachability::new(),
+            cause: None,
+            slow: false,
+            begin: Instant::now(),
+            scale,
+        }
+    }
+
+    /// Takes in a sign.
+    pub fn note(&mut self, sign: Sign) -> News {
+        match sign {
+            Sign::Reached => {
+                self.slow = false;
+                self.cause = None;
+                if self.reach.answered() {
+                    log::info!("IoT Hub answers again.");
+                    return News::Back;
+                }
+                News::None
+            }
+            Sign::Throttled => {
+                self.slow = true;
+                News::Divert
+            }
+            Sign::Lost {
+                cause,
+                error,
+                untrusted,
+            } => {
+                let lost = self.reach.failed(cause, self.now(), random());
+                if untrusted && self.cause.as_ref() != Some(&error) {
+                    log::error!("{}", error.one_line());
+                } else if lost {
+                    log::warn!(
+                        "IoT Hub cannot be reached, working from the backup. {}",
+                        error.one_line()
+                    );
+                }
+                self.cause = Some(error);
+                News::Divert
+            }
+        }
+    }
+
+    /// The hub has kept somebody waiting.
+    pub fn note_slow(&mut self) {
+        self.slow = true;
+    }
+
+    /// Whether reads should ask the hub first.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        !self.slow && self.down().is_none()
+    }
+
+    /// Why writes fail, if they do.
+    #[must_use]
+    pub fn down(&self) -> Option<&Error> {
+        self.cause.as_ref().filter(|_| self.reach.write().is_err())
+    }
+
+    /// How long until the hub should be asked whether it answers; `None` while there is no need to.
+    #[must_use]
+    pub fn probe_in(&self) -> Option<Duration> {
+        let due = self.reach.next_probe()?;
+        Some(due.saturating_sub(self.now()).mul_f64(self.scale))
+    }
+
+    fn now(&self) -> Duration {
+        self.begin.elapsed().div_f64(self.scale)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::error::Class;
+    use super::*;
+
+    fn lost(text: &str) -> Sign {
+        let cause = NetworkCause::Status(503);
+        Sign::Lost {
+            cause,
+            error: Error::because(Class::Hub, text),
+            untrusted: false,
+        }
+    }
+
+    #[test]
+    fn is_42_one_network_error_marks_the_hub_and_one_answer_clears_it() {
+        let mut link = Link::new(1.0);
+        assert!(link.is_up() && link.down().is_none() && link.probe_in().is_none());
+        assert_eq!(link.note(lost("refused")), News::Divert);
+        assert!(!link.is_up());
+        assert_eq!(link.down().unwrap().one_line(), "Hub client error: refused");
+        let probe = link.probe_in().unwrap();
+        assert!(
+            probe > Duration::from_secs(4) && probe < Duration::from_secs(7),
+            "{probe:?}"
+        );
+        assert_eq!(link.note(Sign::Reached), News::Back);
+        assert!(link.is_up() && link.probe_in().is_none());
+        assert_eq!(link.note(Sign::Reached), News::None);
+    }
+
+    #[test]
+    fn slowness_stops_reads_only() {
+        let mut link = Link::new(1.0);
+        link.note_slow();
+        assert!(!link.is_up() && link.down().is_none());
+        assert_eq!(link.note(Sign::Throttled), News::Divert);
+        assert!(link.down().is_none());
+        link.note(lost("x"));
+        assert_eq!(link.note(Sign::Throttled), News::Divert);
+        assert!(
+            link.down().is_some(),
+            "a throttled request says nothing new about a lost hub"
+        );
+        link.note(Sign::Reached);
+        assert!(link.is_up());
+    }
+}

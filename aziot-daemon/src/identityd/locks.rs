@@ -1,0 +1,96 @@
+//! One writer at a time per module identity.
+//!
+//! The hub has no transactions: creating a module is two requests, and a reconciliation beside it must not step in between.
+//! The event loop only ever tries a lock and keeps the request when it is taken; a job may wait for one. Modules do not
+//! wait for each other.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+/// The modules that somebody is writing.
+#[derive(Debug, Default)]
+pub struct Locks {
+    held: Mutex<HashSet<String>>,
+    freed: Condvar,
+}
+
+/// A module locked for writing, until dropped.
+#[derive(Debug)]
+#[must_use]
+pub struct Guard {
+    locks: Arc<Locks>,
+    module: String,
+}
+
+impl Locks {
+    /// Locks `module` if nobody has it.
+    pub fn try_lock(self: &Arc<Self>, module: &str) -> Option<Guard> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.contains(module) {
+            return None;
+        }
+        held.insert(module.to_owned());
+        Some(Guard {
+            locks: Arc::clone(self),
+            module: module.to_owned(),
+        })
+    }
+
+    /// Locks `module`, waiting at most `limit` for whoever has it. For jobs only.
+    pub fn lock(self: &Arc<Self>, module: &str, limit: Duration) -> Option<Guard> {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut held, _) = self
+            .freed
+            .wait_timeout_while(held, limit, |held| held.contains(module))
+            .unwrap_or_else(PoisonError::into_inner);
+        if held.contains(module) {
+            return None;
+        }
+        held.insert(module.to_owned());
+        Some(Guard {
+            locks: Arc::clone(self),
+            module: module.to_owned(),
+        })
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.locks
+            .held
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.module);
+        self.locks.freed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_writer_per_module_and_none_in_the_way_of_others() {
+        let locks = Arc::new(Locks::default());
+        let first = locks.try_lock("a").unwrap();
+        assert!(locks.try_lock("a").is_none());
+        assert!(locks.lock("a", Duration::from_millis(10)).is_none());
+        let other = locks.try_lock("b").unwrap();
+        drop(first);
+        assert!(locks.try_lock("a").is_some());
+        drop(other);
+    }
+
+    #[test]
+    fn a_job_gets_the_lock_when_it_is_freed() {
+        let locks = Arc::new(Locks::default());
+        let first = locks.try_lock("a").unwrap();
+        let waiting = {
+            let locks = Arc::clone(&locks);
+            std::thread::spawn(move || locks.lock("a", Duration::from_secs(10)).is_some())
+        };
+        drop(first);
+        assert!(waiting.join().unwrap());
+    }
+}
