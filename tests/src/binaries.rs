@@ -43,7 +43,7 @@ pub fn compile_shared(source: &str, flags: &[&str], libraries: &[&str], director
     std::fs::create_dir_all(directory).expect("a directory for the shared object");
     let include = sources().join("../libaziot_keys/include");
     let result = Command::new("cc")
-        .args(["-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared", "-fvisibility=hidden"])
+        .args(["-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared"])
         .arg("-I")
         .arg(include)
         .args(flags)

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{OsStr, OsString};
-use std::io::{BufRead as _, BufReader};
+use std::io::BufReader;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::binaries;
-use crate::client::PATIENCE;
+use crate::client::{PATIENCE, eventually};
 use crate::root::Root;
 
 /// The first descriptor that a service manager passes.
@@ -208,14 +208,19 @@ impl Launch {
         Daemon { child, log, reader: Some(reader), socket: self.socket, finished: false }
     }
 
-    /// Starts it and waits until its socket accepts connections.
+    /// Starts it and waits until its socket accepts connections; that of a service manager does so from the beginning, so
+    /// there it waits for the service to say that it is there.
     ///
     /// # Panics
     /// When it ends instead, or does not get there.
     #[must_use]
     pub fn start(self) -> Daemon {
+        let activated = !self.passed.is_empty();
         let mut daemon = self.spawn();
         let end = Instant::now() + PATIENCE;
+        if activated {
+            daemon.log.wait_for("Starting server...");
+        }
         while UnixStream::connect(&daemon.socket).is_err() {
             if let Ok(Some(status)) = daemon.child.try_wait() {
                 panic!("it ended at once: {status}\n{}", daemon.log.text());
@@ -332,6 +337,25 @@ impl Daemon {
     #[must_use]
     pub fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("the process runs").count()
+    }
+
+    /// The number of its descriptors once it has nothing to do; connections that have just been closed are gone then.
+    ///
+    /// # Panics
+    /// When the number does not settle.
+    #[must_use]
+    pub fn settled_descriptors(&self) -> usize {
+        let mut last = self.descriptors();
+        let mut since = Instant::now();
+        eventually("the number of descriptors settles", || {
+            let now = self.descriptors();
+            if now != last {
+                last = now;
+                since = Instant::now();
+            }
+            since.elapsed() > Duration::from_millis(200)
+        });
+        last
     }
 
     /// Its resident memory in KiB.
@@ -488,7 +512,11 @@ impl Log {
                 return line.clone();
             }
             let left = end.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "no {text:?} in the log:\n{}", lines.join("\n"));
+            if left.is_zero() {
+                let all = lines.join("\n");
+                drop(lines);
+                panic!("no {text:?} in the log:\n{all}");
+            }
             lines = self.shared.1.wait_timeout(lines, left).expect("no panic while writing").0;
         }
     }

@@ -246,13 +246,9 @@ fn ks_08_responses() {
 #[test]
 fn ks_09_the_eleventh_connection() {
     let keyd = Keyd::with_fixture();
-    let mut open = Vec::new();
-    while open.len() < 10 {
-        let mut client = keyd.connect();
-        let sent = client.try_send(request("GET", &format!("/key/imp?{VERSION}"), None));
-        if sent.is_ok() && client.try_response(false).is_ok() {
-            open.push(client);
-        }
+    let mut open: Vec<Client> = (0..10).map(|_| keyd.connect()).collect();
+    for client in &mut open {
+        assert_eq!(client.exchange(request("GET", &format!("/key/imp?{VERSION}"), None)).status, 200);
     }
     keyd.connect().assert_closed();
     keyd.daemon.log().wait_for(&format!("Max simultaneous connections reached for user {}", users::effective()));

@@ -141,7 +141,8 @@ fn ht_10_vector_09_encoded_name_and_value() {
 fn ht_10_vector_10_other_parameters() {
     let response = Stub::start().get(&format!("/items/a?type=a+b%20c&type=2&{V}&flag&=v"));
     assert_id(&response, "a");
-    assert_eq!(response.json()["query"], json!([["type", "a b c"], ["type", "2"], ["flag", ""], ["", "v"]]));
+    // Of all parameters the services use the first `type` only; core's own test of this vector sees every pair.
+    assert_eq!(response.json()["type"], json!("a b c"));
 }
 
 #[test]

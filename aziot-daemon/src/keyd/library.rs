@@ -390,7 +390,7 @@ pub struct HandleMac<'l> {
 
 impl HandleMac<'_> {
     /// Runs `operation`; when the key turns out to be missing, makes it and tries once more.
-    fn with_key<T>(&self, operation: impl Fn() -> Called<T>) -> Called<T> {
+    fn with_key<T>(&self, mut operation: impl FnMut() -> Called<T>) -> Called<T> {
         let library = self.library;
         if self.mode == Mode::Full && !library.handle_key_exists.load(Ordering::Relaxed) {
             library.create_key(HANDLE_VALIDATION_KEY, abi::KEY_USAGE_SIGN)?;
@@ -417,6 +417,19 @@ impl Mac for HandleMac<'_> {
         };
         let id = Id::new(HANDLE_VALIDATION_KEY)?;
         let mechanism = abi::SIGN_MECHANISM_HMAC_SHA256;
+        if self.library.functions.extended.is_none() {
+            // Libraries by others may rely on being asked for the size first.
+            let mut signature = Vec::new();
+            self.with_key(|| {
+                twice(&mut signature, |buffer, length| {
+                    // SAFETY: the message is a live slice; `twice` passes null, or a buffer of the capacity in `length`.
+                    unsafe {
+                        sign(id.as_ptr(), mechanism, ptr::null(), message.as_ptr(), message.len(), buffer, length)
+                    }
+                })
+            })?;
+            return signature.try_into().map_err(|_| CallError::Rc(Rc::EXTERNAL));
+        }
         self.with_key(|| {
             let mut signature = [0; MAC_SIZE];
             let mut length = signature.len();
