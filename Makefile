@@ -54,6 +54,8 @@ test-embedded: deps-embedded $(QEMU_RUN) ## Build the core for Cortex-M and run 
 	cd $(FIRMWARE) && cargo fmt --check
 	cd $(FIRMWARE) && PATH="$(abspath $(dir $(QEMU_RUN))):$$PATH" CARGO_TARGET_DIR="$(abspath $(TARGET)/firmware)" \
 	    ../../scripts/thumb-cargo thumbv7m-none-eabi test --release --locked
+	@echo "code in that image, in bytes:"
+	@scripts/image-size "$$(ls -t $(TARGET)/firmware/thumbv7m-none-eabi/release/deps/sign-* | grep -v '\.d$$' | head -1)"
 
 .PHONY: bench
 bench: release ## Measure everything that has a goal, beside its floor (BENCH_SECONDS=5)

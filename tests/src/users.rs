@@ -15,7 +15,10 @@ pub fn can_change(what: &str) -> bool {
     if effective() == 0 {
         return true;
     }
-    assert!(std::env::var_os("CI").is_none(), "{what} needs several users: run the tests as root");
+    assert!(
+        std::env::var_os("CI").is_none(),
+        "{what} needs several users: run the tests as root"
+    );
     println!("NOTE: not run as root, so {what} is tested with one user only");
     false
 }
@@ -41,5 +44,7 @@ pub fn connect_as(uid: u32, socket: &Path) -> io::Result<UnixStream> {
         }
         UnixStream::connect(socket)
     });
-    thread.join().map_err(|_| io::Error::other("the connecting thread panicked"))?
+    thread
+        .join()
+        .map_err(|_| io::Error::other("the connecting thread panicked"))?
 }

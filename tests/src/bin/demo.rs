@@ -56,15 +56,25 @@ fn demo() -> Outcome<()> {
     show(&super_config, &Base64::encode_string(&device_key));
     fs::write(device.super_config(), &super_config)?;
     let started = Instant::now();
-    let applied = device.aziotctl(&["config", "apply", "-c", path_text(&device.super_config())?])?;
+    let applied =
+        device.aziotctl(&["config", "apply", "-c", path_text(&device.super_config())?])?;
     quote(&applied);
-    rows.push(("aziotctl config apply".to_owned(), millis(started.elapsed())));
+    rows.push((
+        "aziotctl config apply".to_owned(),
+        millis(started.elapsed()),
+    ));
 
     heading("3. The services");
     let keyd = device.start("aziot-keyd", &simulator)?;
-    rows.push(("keyd: start to answering".to_owned(), millis(keyd.ready_after)));
+    rows.push((
+        "keyd: start to answering".to_owned(),
+        millis(keyd.ready_after),
+    ));
     let identityd = device.start("aziot-identityd", &simulator)?;
-    rows.push(("identityd: start to listening".to_owned(), millis(identityd.ready_after)));
+    rows.push((
+        "identityd: start to listening".to_owned(),
+        millis(identityd.ready_after),
+    ));
     say("aziot-keyd and aziot-identityd listen on Unix sockets below the root");
 
     heading("4. The device gets its identity");
@@ -73,7 +83,10 @@ fn demo() -> Outcome<()> {
     let provisioned = started.elapsed();
     let hub = text(&identity, "/spec/hubName")?;
     let device_id = text(&identity, "/spec/deviceId")?;
-    say(&format!("GET /identities/identity -> device {device_id} at hub {hub}, after {}", millis(provisioned)));
+    say(&format!(
+        "GET /identities/identity -> device {device_id} at hub {hub}, after {}",
+        millis(provisioned)
+    ));
     say("the answer holds a handle of the device's key, not the key");
     rows.push(("provisioned by DPS after".to_owned(), millis(provisioned)));
 
@@ -84,20 +97,29 @@ fn demo() -> Outcome<()> {
         &json!({"type": "aziot", "moduleId": "camera"}),
     )?;
     let module_id = text(&module, "/spec/moduleId")?;
-    say(&format!("POST /identities/modules -> module {module_id}, created at the hub"));
+    say(&format!(
+        "POST /identities/modules -> module {module_id}, created at the hub"
+    ));
     if simulator.module(&device_id, &module_id).is_none() {
         return Err("the hub does not have the module".into());
     }
 
     heading("6. A token, signed by the Keys Service, accepted by the hub");
     let token = device.token(&module, &hub, &device_id, &module_id)?;
-    say(&format!("POST /sign with the module's handle -> {}", shortened(&token)));
+    say(&format!(
+        "POST /sign with the module's handle -> {}",
+        shortened(&token)
+    ));
     let status = send_event(&simulator, &device_id, &module_id, &token)?;
-    say(&format!("the hub checks the HMAC of the token and answers {status}"));
+    say(&format!(
+        "the hub checks the HMAC of the token and answers {status}"
+    ));
     expect(status == 204, "the hub does not accept the token")?;
     let forged = token.replace("sig=", "sig=AA");
     let status_forged = send_event(&simulator, &device_id, &module_id, &forged)?;
-    say(&format!("with a changed signature it answers {status_forged}"));
+    say(&format!(
+        "with a changed signature it answers {status_forged}"
+    ));
     expect(status_forged == 401, "the hub accepts a forged token")?;
     let memory = [("keyd", keyd.memory()?), ("identityd", identityd.memory()?)];
 
@@ -110,27 +132,48 @@ fn demo() -> Outcome<()> {
     let identityd = device.start("aziot-identityd", &simulator)?;
     let again = device.get("identityd", "/identities/identity?api-version=2021-12-01")?;
     let offline = started.elapsed();
-    expect(text(&again, "/spec/deviceId")? == device_id, "another identity than before")?;
-    say(&format!("the same identity is served from the backup, {} after the start of the process", millis(offline)));
+    expect(
+        text(&again, "/spec/deviceId")? == device_id,
+        "another identity than before",
+    )?;
+    say(&format!(
+        "the same identity is served from the backup, {} after the start of the process",
+        millis(offline)
+    ));
     expect(offline < Duration::from_secs(1), "that took too long")?;
     rows.push(("offline: start to identity".to_owned(), millis(offline)));
-    let module = device.get("identityd", "/identities/modules/camera?api-version=2021-12-01&type=aziot")?;
+    let module = device.get(
+        "identityd",
+        "/identities/modules/camera?api-version=2021-12-01&type=aziot",
+    )?;
     let token = device.token(&module, &hub, &device_id, &module_id)?;
     say("its modules can sign, too; the token will do when the hub is back");
     simulator.listen_again()?;
-    expect(send_event(&simulator, &device_id, &module_id, &token)? == 204, "the token made offline is refused")?;
+    expect(
+        send_event(&simulator, &device_id, &module_id, &token)? == 204,
+        "the token made offline is refused",
+    )?;
     identityd.stop()?;
     keyd.stop()?;
 
     heading("8. A wrong key, and what the user is told");
     let wrong = Device::new(&place.path().join("wrong"))?;
-    let wrong_config = self::super_config(&simulator, "gateway-8", b"not the key that belongs to it  ");
+    let wrong_config =
+        self::super_config(&simulator, "gateway-8", b"not the key that belongs to it  ");
     fs::write(wrong.super_config(), wrong_config)?;
     wrong.aziotctl(&["config", "apply", "-c", path_text(&wrong.super_config())?])?;
     let keyd = wrong.start("aziot-keyd", &simulator)?;
     let identityd = wrong.start("aziot-identityd", &simulator)?;
-    let refused = wrong.exchange("identityd", "GET", "/identities/identity?api-version=2021-12-01", None)?;
-    say(&format!("GET /identities/identity -> {} {}", refused.0, refused.1));
+    let refused = wrong.exchange(
+        "identityd",
+        "GET",
+        "/identities/identity?api-version=2021-12-01",
+        None,
+    )?;
+    say(&format!(
+        "GET /identities/identity -> {} {}",
+        refused.0, refused.1
+    ));
     expect(refused.0 == 400, "an identity without a key")?;
     let complaint = identityd.log_line("gateway-8")?;
     say("and the log of aziot-identityd says:");
@@ -139,9 +182,18 @@ fn demo() -> Outcome<()> {
     keyd.stop()?;
 
     let violations = simulator.violations();
-    expect(violations.is_empty(), &format!("the simulator objects to what it was sent: {violations:?}"))?;
+    expect(
+        violations.is_empty(),
+        &format!("the simulator objects to what it was sent: {violations:?}"),
+    )?;
 
-    rows.insert(0, ("token accepted by the hub".to_owned(), "yes (HMAC checked)".to_owned()));
+    rows.insert(
+        0,
+        (
+            "token accepted by the hub".to_owned(),
+            "yes (HMAC checked)".to_owned(),
+        ),
+    );
     rows.insert(0, ("module identity".to_owned(), module_id));
     rows.insert(0, ("hub".to_owned(), hub));
     rows.insert(0, ("device id".to_owned(), device_id));
@@ -166,7 +218,10 @@ impl Device {
         }
         fs::create_dir_all(root.join("run/aziot"))?;
         let own = std::env::current_exe()?;
-        let binaries = own.parent().ok_or("this program has no directory")?.to_owned();
+        let binaries = own
+            .parent()
+            .ok_or("this program has no directory")?
+            .to_owned();
         for name in ["aziotd", "aziotctl", "libaziot_keys.so"] {
             if !binaries.join(name).exists() {
                 return Err(format!("{name} is not built: run `make demo`").into());
@@ -180,7 +235,10 @@ impl Device {
     }
 
     fn aziotctl(&self, arguments: &[&str]) -> Outcome<String> {
-        say(&format!("$ aziotctl {}", arguments.join(" ").replace(path_text(&self.root)?, "")));
+        say(&format!(
+            "$ aziotctl {}",
+            arguments.join(" ").replace(path_text(&self.root)?, "")
+        ));
         let output = Command::new(self.binaries.join("aziotctl"))
             .args(arguments)
             .env("AZIOT_ROOT", &self.root)
@@ -206,11 +264,20 @@ impl Device {
             .stdout(Stdio::null())
             .stderr(fs::File::create(&log)?)
             .spawn()?;
-        let mut service = Service { name: name.to_owned(), child, log, ready_after: Duration::ZERO };
+        let mut service = Service {
+            name: name.to_owned(),
+            child,
+            log,
+            ready_after: Duration::ZERO,
+        };
         let socket = self.socket(name.trim_start_matches("aziot-"));
         while UnixStream::connect(&socket).is_err() {
             if started.elapsed() > PATIENCE || service.child.try_wait()?.is_some() {
-                return Err(format!("{name} does not start:\n{}", fs::read_to_string(&service.log)?).into());
+                return Err(format!(
+                    "{name} does not start:\n{}",
+                    fs::read_to_string(&service.log)?
+                )
+                .into());
             }
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -230,7 +297,13 @@ impl Device {
         self.successful(service, "POST", target, Some(body))
     }
 
-    fn successful(&self, service: &str, method: &str, target: &str, body: Option<&Value>) -> Outcome<Value> {
+    fn successful(
+        &self,
+        service: &str,
+        method: &str,
+        target: &str,
+        body: Option<&Value>,
+    ) -> Outcome<Value> {
         let (status, answer) = self.exchange(service, method, target, body)?;
         if status != 200 {
             return Err(format!("{method} {target} -> {status} {answer}").into());
@@ -238,13 +311,24 @@ impl Device {
         Ok(serde_json::from_str(&answer)?)
     }
 
-    fn exchange(&self, service: &str, method: &str, target: &str, body: Option<&Value>) -> Outcome<(u16, String)> {
+    fn exchange(
+        &self,
+        service: &str,
+        method: &str,
+        target: &str,
+        body: Option<&Value>,
+    ) -> Outcome<(u16, String)> {
         let mut stream = UnixStream::connect(self.socket(service))?;
         stream.set_read_timeout(Some(PATIENCE * 3))?;
-        let mut request = format!("{method} {target} HTTP/1.1\r\nhost: {service}.sock\r\nconnection: close\r\n");
+        let mut request =
+            format!("{method} {target} HTTP/1.1\r\nhost: {service}.sock\r\nconnection: close\r\n");
         if let Some(body) = body {
             let body = body.to_string();
-            write!(request, "content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len())?;
+            write!(
+                request,
+                "content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+                body.len()
+            )?;
         } else {
             request.push_str("\r\n");
         }
@@ -252,14 +336,21 @@ impl Device {
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         let (head, body) = answer.split_once("\r\n\r\n").ok_or("no complete answer")?;
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or("no status")?;
+        let status = head
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok())
+            .ok_or("no status")?;
         Ok((status, body.to_owned()))
     }
 
     /// A shared access signature for a module: the text is ours, the signature comes from the Keys Service.
     fn token(&self, module: &Value, hub: &str, device: &str, id: &str) -> Outcome<String> {
         let resource = encoded(&format!("{hub}/devices/{device}/modules/{id}"));
-        let expiry = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs() + 3600;
+        let expiry = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)?
+            .as_secs()
+            + 3600;
         let message = Base64::encode_string(format!("{resource}\n{expiry}").as_bytes());
         let request = json!({
             "keyHandle": text(module, "/spec/auth/keyHandle")?,
@@ -268,7 +359,9 @@ impl Device {
         });
         let answer = self.post("keyd", "/sign?api-version=2021-05-01", &request)?;
         let signature = encoded(&text(&answer, "/signature")?);
-        Ok(format!("SharedAccessSignature sr={resource}&sig={signature}&se={expiry}"))
+        Ok(format!(
+            "SharedAccessSignature sr={resource}&sig={signature}&se={expiry}"
+        ))
     }
 }
 
@@ -288,7 +381,9 @@ impl Service {
             line.split_whitespace().nth(1)?.parse().ok()
         };
         let (resident, proportional) = (of("Rss:").unwrap_or(0), of("Pss:").unwrap_or(0));
-        Ok(format!("{resident} kB resident, {proportional} kB proportional"))
+        Ok(format!(
+            "{resident} kB resident, {proportional} kB proportional"
+        ))
     }
 
     /// Waits for a line with `part` in the service's log, warnings and errors only.
@@ -296,13 +391,20 @@ impl Service {
         let started = Instant::now();
         while started.elapsed() < PATIENCE {
             let text = fs::read_to_string(&self.log)?;
-            let is_complaint = |line: &&str| line.contains(part) && (line.contains("[WARN]") || line.contains("[ERR!]"));
+            let is_complaint = |line: &&str| {
+                line.contains(part) && (line.contains("[WARN]") || line.contains("[ERR!]"))
+            };
             if let Some(line) = text.lines().find(is_complaint) {
                 return Ok(line.to_owned());
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        Err(format!("the log of {} says nothing about {part}:\n{}", self.name, fs::read_to_string(&self.log)?).into())
+        Err(format!(
+            "the log of {} says nothing about {part}:\n{}",
+            self.name,
+            fs::read_to_string(&self.log)?
+        )
+        .into())
     }
 
     fn stop(mut self) -> Outcome<()> {
@@ -311,7 +413,12 @@ impl Service {
         rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
         let status = self.child.wait()?;
         if !status.success() {
-            return Err(format!("{} ended with {status}:\n{}", self.name, fs::read_to_string(&self.log)?).into());
+            return Err(format!(
+                "{} ended with {status}:\n{}",
+                self.name,
+                fs::read_to_string(&self.log)?
+            )
+            .into());
         }
         Ok(())
     }
@@ -343,7 +450,8 @@ fn send_event(simulator: &Simulator, device: &str, module: &str, token: &str) ->
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut stream = builder.build().connect("localhost", stream)?;
     let body = "{\"temperature\":21}";
-    let target = format!("/devices/{device}/modules/{module}/messages/events?api-version=2020-09-30");
+    let target =
+        format!("/devices/{device}/modules/{module}/messages/events?api-version=2020-09-30");
     write!(
         stream,
         "POST {target} HTTP/1.1\r\nhost: localhost:{}\r\nauthorization: {token}\r\ncontent-type: application/json\r\n\
@@ -355,7 +463,11 @@ fn send_event(simulator: &Simulator, device: &str, module: &str, token: &str) ->
     // The peer may end the connection without a TLS goodbye; what came before counts.
     let _ = stream.read_to_end(&mut answer);
     let answer = String::from_utf8_lossy(&answer);
-    answer.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or_else(|| "no answer from the hub".into())
+    answer
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok())
+        .ok_or_else(|| "no answer from the hub".into())
 }
 
 fn hmac(key: &[u8], message: &[u8]) -> Vec<u8> {
@@ -379,19 +491,29 @@ fn encoded(text: &str) -> String {
 
 fn text(value: &Value, pointer: &str) -> Outcome<String> {
     let found = value.pointer(pointer).and_then(Value::as_str);
-    found.map(ToOwned::to_owned).ok_or_else(|| format!("no {pointer} in {value}").into())
+    found
+        .map(ToOwned::to_owned)
+        .ok_or_else(|| format!("no {pointer} in {value}").into())
 }
 
 fn expect(condition: bool, otherwise: &str) -> Outcome<()> {
-    if condition { Ok(()) } else { Err(otherwise.into()) }
+    if condition {
+        Ok(())
+    } else {
+        Err(otherwise.into())
+    }
 }
 
 fn path_text(path: &Path) -> Outcome<&str> {
-    path.to_str().ok_or_else(|| format!("{} is not UTF-8", path.display()).into())
+    path.to_str()
+        .ok_or_else(|| format!("{} is not UTF-8", path.display()).into())
 }
 
 fn shortened(token: &str) -> String {
-    token.split("&sig=").next().map_or_else(String::new, |start| format!("{start}&sig=…"))
+    token
+        .split("&sig=")
+        .next()
+        .map_or_else(String::new, |start| format!("{start}&sig=…"))
 }
 
 fn millis(duration: Duration) -> String {

@@ -180,7 +180,7 @@ impl<'a> Load<'a> {
         let start = Instant::now();
         let mut under_way = 0usize;
         for index in 0..self.connections.len() {
-            self.send(index)?;
+            result.errors += u64::from(self.send(index)?);
             under_way += 1;
         }
         let mut over = false;
@@ -235,7 +235,7 @@ impl<'a> Load<'a> {
                     if self.arguments.connection_per_request {
                         self.reconnect(index)?;
                     }
-                    self.send(index)?;
+                    result.errors += u64::from(self.send(index)?);
                     under_way += 1;
                 }
             }
@@ -243,16 +243,19 @@ impl<'a> Load<'a> {
         Ok(result)
     }
 
-    /// Sends the request on one connection, once more on a new one if the server closed it
-    /// between two requests, which it may.
-    fn send(&mut self, index: usize) -> Result<(), String> {
-        if self.connections[index].send(self.request).is_err() {
-            self.reconnect(index)?;
-            self.connections[index]
-                .send(self.request)
-                .map_err(|e| format!("cannot send: {e}"))?;
+    /// Sends the request on one connection, or on a new one in its place if the server closed it.
+    /// Returns how many new ones were closed as well, which no server should do.
+    fn send(&mut self, index: usize) -> Result<u32, String> {
+        for refused in 0..MAX_FAILURES_IN_A_ROW {
+            match self.connections[index].send(self.request) {
+                Ok(()) => return Ok(refused.saturating_sub(1)),
+                Err(Errno::PIPE | Errno::CONNRESET) => self.reconnect(index)?,
+                Err(e) => return Err(format!("cannot send: {e}")),
+            }
         }
-        Ok(())
+        Err(format!(
+            "{MAX_FAILURES_IN_A_ROW} new connections in a row were closed before they were used"
+        ))
     }
 
     fn reconnect(&mut self, index: usize) -> Result<(), String> {

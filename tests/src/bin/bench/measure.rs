@@ -276,35 +276,30 @@ fn exec_to_first_reply(command: &Command, socket: &Path) -> Result<Duration, Str
 
 /// Resident, anonymous and proportional memory of idle and used services.
 fn memory(plan: &Plan, table: &mut Table) -> Result<(), String> {
-    let root = Root::new()?;
-    let load = Load {
+    let megabytes = |bytes: u64| bytes as f64 / 1e6;
+    let sign = Load {
         request: "sign",
         expect: SIGNATURE,
         ..Load::new(plan)
     };
-    let keyd = Subject::service(plan, &root, "keyd")?;
-    // One request, so that everything an idle service has used once is there.
-    load.run(&keyd.socket, 1.0, Some(1))?;
-    let idle = keyd.process.memory()?;
-    let identityd = Subject::service(plan, &root, "identityd")?;
-    Load {
+    let identity = Load {
         request: "identity",
-        expect: "",
-        ..load
-    }
-    .run(&identityd.socket, 1.0, Some(1))?;
-    let [first, second] = [keyd.process.memory()?, identityd.process.memory()?];
-    drop(identityd);
-
+        ..Load::new(plan)
+    };
     let (seconds, requests) = if plan.seconds >= FULL_SECONDS {
         (600.0, MANY_REQUESTS)
     } else {
         (plan.seconds * 3.0, MANY_REQUESTS)
     };
-    let made = load.run(&keyd.socket, seconds, Some(requests))?.requests;
-    let used = keyd.process.memory()?;
 
-    let megabytes = |bytes: u64| bytes as f64 / 1e6;
+    let root = Root::new()?;
+    let keyd = Subject::service(plan, &root, "keyd")?;
+    // One request, so that everything an idle service has used once is there.
+    sign.run(&keyd.socket, 1.0, Some(1))?;
+    let idle = keyd.process.memory()?;
+    let made = sign.run(&keyd.socket, seconds, Some(requests))?.requests;
+    let used = keyd.process.memory()?;
+    drop(keyd);
     table.figure(
         "keyd, resident, idle",
         Unit::Megabytes,
@@ -324,7 +319,7 @@ fn memory(plan: &Plan, table: &mut Table) -> Result<(), String> {
         Unit::Megabytes,
         &Goal::AtMost(0.3),
         None,
-        used.resident as f64 / 1e6 - megabytes(idle.resident),
+        megabytes(used.resident) - megabytes(idle.resident),
     );
     table.figure(
         "keyd, anonymous, after them",
@@ -333,6 +328,13 @@ fn memory(plan: &Plan, table: &mut Table) -> Result<(), String> {
         None,
         megabytes(used.anonymous),
     );
+
+    let root = Root::new()?;
+    let keyd = Subject::service(plan, &root, "keyd")?;
+    let identityd = Subject::service(plan, &root, "identityd")?;
+    sign.run(&keyd.socket, 1.0, Some(1))?;
+    identity.run(&identityd.socket, 1.0, Some(1))?;
+    let [first, second] = [keyd.process.memory()?, identityd.process.memory()?];
     table.figure(
         "identityd, resident, idle",
         Unit::Megabytes,
@@ -402,12 +404,22 @@ fn allocations(plan: &Plan, table: &mut Table) -> Result<(), String> {
         expect: SIGNATURE,
         ..Load::new(plan)
     };
-    // The same number of connections before and after: what a connection needs is pooled by then.
+    // What a connection or the first requests allocate is the same in a short run and in a long
+    // one; the difference between the two is what the requests do.
     load.run(&keyd.socket, 60.0, Some(1000))?;
-    let before = allocation_counts(&counts)?;
-    let made = load.run(&keyd.socket, 60.0, Some(REQUESTS))?.requests;
-    let after = allocation_counts(&counts)?;
-    let per_request = |index: usize| (after[index] - before[index]) as f64 / made as f64;
+    let mut runs = [(0, [0; 2]); 2];
+    for (run, requests) in runs.iter_mut().zip([1000, 1000 + REQUESTS]) {
+        let before = allocation_counts(&counts)?;
+        let made = load.run(&keyd.socket, 60.0, Some(requests))?.requests;
+        let after = allocation_counts(&counts)?;
+        *run = (made, [after[0] - before[0], after[1] - before[1]]);
+    }
+    let [(short, few), (long, many)] = runs;
+    let per_request = |kind: usize| {
+        let each = (many[kind] as f64 - few[kind] as f64) / (long as f64 - short as f64);
+        // A buffer that grows once in thousands of requests is none of a request's.
+        (each * 1000.0).round().max(0.0) / 1000.0
+    };
     table.figure(
         "sign HMAC-SHA256, heap allocations per request",
         Unit::Count,

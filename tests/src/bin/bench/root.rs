@@ -4,6 +4,8 @@
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -28,6 +30,9 @@ const KEYS: [(&str, &[u8]); 2] = [
 /// Connections a uid may have open; the load is eight, and the benchmark itself looks in too.
 const MAX_REQUESTS: u32 = 64;
 
+/// The age from which a key file's times are enough to tell that it has not changed, doubled.
+const SETTLED: Duration = Duration::from_millis(100);
+
 pub struct Root {
     directory: TempDir,
 }
@@ -39,6 +44,8 @@ impl Root {
         let root = Self { directory };
         root.fill()
             .map_err(|e| format!("{}: {e}", root.path().display()))?;
+        // A key file that has only just been written is read anew on every use.
+        thread::sleep(SETTLED);
         Ok(root)
     }
 
