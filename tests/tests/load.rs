@@ -324,8 +324,9 @@ fn the_key_store_survives_running_out_of_descriptors() {
     keyd.daemon.stop();
 }
 
-#[test]
-fn no_allocation_in_a_steady_state() {
+/// Allocations of ours that a Keys Service makes in 10 000 requests on kept-alive connections, after it has had time to warm
+/// up.
+fn allocations(filter: &str) -> u64 {
     let root = Root::new();
     fixture::install(&root);
     let spy = binaries::compile_shared(
@@ -337,17 +338,17 @@ fn no_allocation_in_a_steady_state() {
     );
     let counts = root.join("counts");
     let keyd = Keyd::launch(root, |launch| {
-        launch.env("LD_PRELOAD", &spy).env("ALLOCSPY_FILE", &counts)
+        launch
+            .env("LD_PRELOAD", &spy)
+            .env("ALLOCSPY_FILE", &counts)
+            .env("AZIOT_LOG", filter)
     });
     let read = || {
         let bytes = std::fs::read(&counts).expect("the counts");
         u64::from_ne_bytes(bytes[8..16].try_into().unwrap())
     };
-    let sign = request(
-        "POST",
-        &format!("/sign?{VERSION}"),
-        Some(&fixture::sign_body(A, b"hello")),
-    );
+    let body = fixture::sign_body(A, b"hello");
+    let sign = request("POST", &format!("/sign?{VERSION}"), Some(&body));
     let mut clients: Vec<Client> = (0..8).map(|_| keyd.connect()).collect();
     let mut requests = |count: usize| {
         for _ in 0..count / clients.len() {
@@ -361,8 +362,15 @@ fn no_allocation_in_a_steady_state() {
     };
     requests(2_000);
     let before = read();
-    assert!(before > 0, "the interposer counts");
     requests(10_000);
-    assert_eq!(read() - before, 0, "allocations of ours in 10 000 requests");
+    let made = read() - before;
     keyd.daemon.stop();
+    made
+}
+
+#[test]
+fn no_allocation_in_a_steady_state() {
+    assert_eq!(allocations("info"), 0);
+    // Log lines are allocated: the interposer does see what happens during requests.
+    assert!(allocations("debug") >= 10_000);
 }
