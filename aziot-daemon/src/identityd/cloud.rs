@@ -207,12 +207,7 @@ fn token(tools: &Tools, peer: &Peer<'_>) -> Result<Zeroizing<String>, NoResponse
     let handle = tools.keys.load_key(peer.key).map_err(keys)?;
     let mut text = [0; TOKEN];
     // The time is read as late as possible: the token lives for seconds.
-    let token = SasToken::new(
-        peer.audience,
-        unix_time(clock::now()),
-        &mut text,
-    )
-    .map_err(long)?;
+    let token = SasToken::new(peer.audience, unix_time(clock::now()), &mut text).map_err(long)?;
     let signature = tools
         .keys
         .sign_hmac(&handle, token.to_sign())
