@@ -79,17 +79,32 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Variable(name, error) => write!(f, "could not read {name} env var: {error}"),
-            Self::CloseOnExec(fd, error) => write!(f, "could not fcntl({fd}, F_SETFD, FD_CLOEXEC): {error}"),
-            Self::Descriptor(fd, error) => write!(f, "could not use the passed descriptor {fd} as a socket: {error}"),
-            Self::Family(family) if *family == AddressFamily::INET || *family == AddressFamily::INET6 => {
-                let name = if *family == AddressFamily::INET { "Inet" } else { "Inet6" };
+            Self::CloseOnExec(fd, error) => {
+                write!(f, "could not fcntl({fd}, F_SETFD, FD_CLOEXEC): {error}")
+            }
+            Self::Descriptor(fd, error) => write!(
+                f,
+                "could not use the passed descriptor {fd} as a socket: {error}"
+            ),
+            Self::Family(family)
+                if *family == AddressFamily::INET || *family == AddressFamily::INET6 =>
+            {
+                let name = if *family == AddressFamily::INET {
+                    "Inet"
+                } else {
+                    "Inet6"
+                };
                 write!(
                     f,
                     "systemd socket has unsupported address family Some({name}): give the socket unit a path in \
                      ListenStream="
                 )
             }
-            Self::Family(family) => write!(f, "systemd socket has unsupported address family {}", family.as_raw()),
+            Self::Family(family) => write!(
+                f,
+                "systemd socket has unsupported address family {}",
+                family.as_raw()
+            ),
             Self::Name(name) => write!(
                 f,
                 "socket {name} not found: no descriptor of that name was passed (LISTEN_FDNAMES, FileDescriptorName=)"
@@ -107,7 +122,10 @@ impl fmt::Display for Error {
             Self::Bind(path, error) => {
                 write!(f, "could not make the socket {}: {error}", path.display())?;
                 if error.kind() == io::ErrorKind::NotFound {
-                    write!(f, "; create its directory, or start the service through its socket unit")?;
+                    write!(
+                        f,
+                        "; create its directory, or start the service through its socket unit"
+                    )?;
                 }
                 Ok(())
             }
@@ -125,7 +143,11 @@ pub fn listen(endpoint: &Endpoint, passed: &Passed) -> Result<Listener, Error> {
     match endpoint {
         Endpoint::Fd(fd) => activated(*fd),
         Endpoint::FdName(name) => {
-            let index = passed.names.iter().position(|n| n == name).ok_or_else(|| Error::Name(name.clone()))?;
+            let index = passed
+                .names
+                .iter()
+                .position(|n| n == name)
+                .ok_or_else(|| Error::Name(name.clone()))?;
             let offset = RawFd::try_from(index).map_err(|_| Error::Name(name.clone()))?;
             activated(FIRST_FD.saturating_add(offset))
         }
@@ -150,7 +172,9 @@ impl Passed {
     /// # Errors
     /// The variables are malformed, which is an error whatever the endpoint, or a descriptor is not there.
     pub fn from_env() -> Result<Self, Error> {
-        let Some(pid) = number("LISTEN_PID")? else { return Ok(Self::default()) };
+        let Some(pid) = number("LISTEN_PID")? else {
+            return Ok(Self::default());
+        };
         if pid != i64::from(std::process::id()) {
             return Ok(Self::default());
         }
@@ -162,7 +186,11 @@ impl Passed {
             sys::set_close_on_exec(fd).map_err(|error| Error::CloseOnExec(fd, error))?;
         }
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
-        let names = names.split(':').filter(|n| !n.is_empty()).map(ToOwned::to_owned).collect();
+        let names = names
+            .split(':')
+            .filter(|n| !n.is_empty())
+            .map(ToOwned::to_owned)
+            .collect();
         Ok(Self { count, names })
     }
 
@@ -172,18 +200,31 @@ impl Passed {
             return Some(FIRST_FD);
         }
         (FIRST_FD..FIRST_FD.saturating_add(self.count)).find(|&fd| {
-            let Ok(copy) = sys::duplicate(fd) else { return false };
-            let Ok(address) = rustix::net::getsockname(&copy) else { return false };
-            SocketAddrUnix::try_from(address)
-                .is_ok_and(|address| address.path_bytes().is_some_and(|bytes| bytes == path.as_os_str().as_encoded_bytes()))
+            let Ok(copy) = sys::duplicate(fd) else {
+                return false;
+            };
+            let Ok(address) = rustix::net::getsockname(&copy) else {
+                return false;
+            };
+            SocketAddrUnix::try_from(address).is_ok_and(|address| {
+                address
+                    .path_bytes()
+                    .is_some_and(|bytes| bytes == path.as_os_str().as_encoded_bytes())
+            })
         })
     }
 }
 
 fn number(name: &'static str) -> Result<Option<i64>, Error> {
-    let Some(value) = std::env::var_os(name) else { return Ok(None) };
-    let text = value.into_string().unwrap_or_else(|raw: OsString| raw.to_string_lossy().into_owned());
-    text.parse().map(Some).map_err(|error| Error::Variable(name, error))
+    let Some(value) = std::env::var_os(name) else {
+        return Ok(None);
+    };
+    let text = value
+        .into_string()
+        .unwrap_or_else(|raw: OsString| raw.to_string_lossy().into_owned());
+    text.parse()
+        .map(Some)
+        .map_err(|error| Error::Variable(name, error))
 }
 
 fn activated(fd: RawFd) -> Result<Listener, Error> {
@@ -195,7 +236,10 @@ fn activated(fd: RawFd) -> Result<Listener, Error> {
         NotUnix::Os(error) => Error::Descriptor(fd, error),
         NotUnix::Family(family) => Error::Family(family),
     })?;
-    Ok(Listener { socket, bound: None })
+    Ok(Listener {
+        socket,
+        bound: None,
+    })
 }
 
 enum NotUnix {
@@ -204,7 +248,8 @@ enum NotUnix {
 }
 
 fn unix_listener(fd: OwnedFd) -> Result<UnixListener, NotUnix> {
-    let address: SocketAddrAny = rustix::net::getsockname(&fd).map_err(|error| NotUnix::Os(error.into()))?;
+    let address: SocketAddrAny =
+        rustix::net::getsockname(&fd).map_err(|error| NotUnix::Os(error.into()))?;
     let family = address.address_family();
     if family != AddressFamily::UNIX {
         return Err(NotUnix::Family(family));
@@ -222,8 +267,16 @@ fn bind(path: &Path) -> Result<Listener, Error> {
     let identity = std::fs::symlink_metadata(path)
         .map(|metadata| (metadata.st_dev(), metadata.st_ino()))
         .map_err(|error| Error::Bind(path.to_owned(), error))?;
-    socket.set_nonblocking(true).map_err(|error| Error::Bind(path.to_owned(), error))?;
-    Ok(Listener { socket, bound: Some(Bound { path: path.to_owned(), identity }) })
+    socket
+        .set_nonblocking(true)
+        .map_err(|error| Error::Bind(path.to_owned(), error))?;
+    Ok(Listener {
+        socket,
+        bound: Some(Bound {
+            path: path.to_owned(),
+            identity,
+        }),
+    })
 }
 
 /// Removes a socket that nobody serves, or the empty directory that container runtimes leave where a bind mount's source
@@ -240,13 +293,17 @@ fn make_room(path: &Path) -> Result<(), Error> {
         return std::fs::remove_dir(path).map_err(occupied);
     }
     if !metadata.file_type().is_socket() {
-        return Err(occupied(io::Error::new(io::ErrorKind::AlreadyExists, "it is not a socket")));
+        return Err(occupied(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "it is not a socket",
+        )));
     }
     match UnixStream::connect(path) {
         Ok(_) => Err(Error::InUse(path.to_owned())),
         // A full backlog also means that somebody is there.
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(Error::InUse(path.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            Err(Error::InUse(path.to_owned()))
+        }
         Err(_) => std::fs::remove_file(path).map_err(occupied),
     }
 }
-

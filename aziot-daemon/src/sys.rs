@@ -20,7 +20,11 @@ pub struct Peer {
 /// # Errors
 /// Whatever `getsockopt` reports, `ENOTSOCK` for example.
 pub fn peer(socket: &impl AsRawFd) -> io::Result<Peer> {
-    let mut credentials = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut credentials = libc::ucred {
+        pid: 0,
+        uid: 0,
+        gid: 0,
+    };
     let mut length = size_of::<libc::ucred>() as libc::socklen_t;
     // SAFETY: both pointers refer to live locals of the sizes given.
     let rc = unsafe {
@@ -35,7 +39,10 @@ pub fn peer(socket: &impl AsRawFd) -> io::Result<Peer> {
     if rc != 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(Peer { uid: credentials.uid, pid: credentials.pid })
+    Ok(Peer {
+        uid: credentials.uid,
+        pid: credentials.pid,
+    })
 }
 
 /// The signals the daemon reacts to.
@@ -163,7 +170,11 @@ pub fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: the kernel checks the number; what it returns is new and nobody else's.
     unsafe {
         let copy = libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0);
-        if copy < 0 { Err(io::Error::last_os_error()) } else { Ok(OwnedFd::from_raw_fd(copy)) }
+        if copy < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(OwnedFd::from_raw_fd(copy))
+        }
     }
 }
 

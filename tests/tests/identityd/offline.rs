@@ -33,7 +33,9 @@ fn assert_served_offline(identityd: &Identityd) {
     assert!(quickest(|| assert_eq!(identityd.identity()["spec"]["deviceId"], DEVICE)) < limit);
     assert!(quickest(|| assert_eq!(ok(&identityd.module("m"))["spec"]["moduleId"], "m")) < limit);
     let list = || ok(&identityd.get("/identities/modules?type=aziot"));
-    assert!(quickest(|| assert_eq!(list()["identities"].as_array().map(Vec::len), Some(1))) < limit);
+    assert!(
+        quickest(|| assert_eq!(list()["identities"].as_array().map(Vec::len), Some(1))) < limit
+    );
     let path = "/identities/provisioning?api-version=2022-08-01";
     assert!(
         quickest(|| assert_eq!(client::get(identityd.daemon.socket(), path).status, 200)) < limit
