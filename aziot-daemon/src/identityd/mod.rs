@@ -153,7 +153,7 @@ pub enum Event {
     /// The lock on a module has been given back.
     Released,
     /// A change of a module identity is done.
-    Written(asks::Write, Result<Option<Granted>, Failure>),
+    Written(asks::Write, Result<Option<(Arc<Device>, Granted)>, Failure>),
 }
 
 impl Identityd {
