@@ -178,10 +178,11 @@ struct Reload {
 impl<S: Service> Server<S> {
     fn new(make: impl FnOnce(&mut Context<'_, S>) -> S, setup: Setup) -> Result<Self, Error> {
         let broken = |what| move |error: io::Error| Error::Loop(what, error);
+        // First, while no descriptor of ours can be taken for one that was passed.
+        let listener = listener::listen(&setup.endpoint).map_err(Error::Listen)?;
         // Before clients can know that the service is there, and signal it.
         sys::block_signals().map_err(broken("signal handling"))?;
         // Before any other descriptor: one that was announced but not passed must not turn out to be one of our own.
-        let listener = listener::listen(&setup.endpoint).map_err(Error::Listen)?;
         let signals = Signals::new().map_err(broken("signal handling"))?;
         let poll = Poll::new().map_err(broken("the event queue"))?;
         let waker = mio::Waker::new(poll.registry(), WAKER).map_err(broken("the event queue"))?;
