@@ -120,9 +120,8 @@ impl std::error::Error for Error {}
 /// Gets the listening socket: an `fd://` endpoint wins over activation, activation over the endpoint's own path.
 ///
 /// # Errors
-/// See [`Error`]. Malformed activation variables are errors whatever the endpoint.
-pub fn listen(endpoint: &Endpoint) -> Result<Listener, Error> {
-    let passed = Passed::from_env()?;
+/// See [`Error`].
+pub fn listen(endpoint: &Endpoint, passed: &Passed) -> Result<Listener, Error> {
     match endpoint {
         Endpoint::Fd(fd) => activated(*fd),
         Endpoint::FdName(name) => {
@@ -139,13 +138,18 @@ pub fn listen(endpoint: &Endpoint) -> Result<Listener, Error> {
 
 /// What the service manager passed.
 #[derive(Debug, Default)]
-struct Passed {
+pub struct Passed {
     count: RawFd,
     names: Vec<String>,
 }
 
 impl Passed {
-    fn from_env() -> Result<Self, Error> {
+    /// Looks for it. This comes before the process opens descriptors of its own that stay: one that was announced but not
+    /// passed must not turn out to be one of them.
+    ///
+    /// # Errors
+    /// The variables are malformed, which is an error whatever the endpoint, or a descriptor is not there.
+    pub fn from_env() -> Result<Self, Error> {
         let Some(pid) = number("LISTEN_PID")? else { return Ok(Self::default()) };
         if pid != i64::from(std::process::id()) {
             return Ok(Self::default());
@@ -183,6 +187,9 @@ fn number(name: &'static str) -> Result<Option<i64>, Error> {
 }
 
 fn activated(fd: RawFd) -> Result<Listener, Error> {
+    // Whatever it is, it is taken over only when it is a socket.
+    let copy = sys::duplicate(fd).map_err(|error| Error::Descriptor(fd, error))?;
+    rustix::net::getsockname(&copy).map_err(|error| Error::Descriptor(fd, error.into()))?;
     let owned = sys::adopt(fd).map_err(|error| Error::Descriptor(fd, error))?;
     let socket = unix_listener(owned).map_err(|error| match error {
         NotUnix::Os(error) => Error::Descriptor(fd, error),

@@ -698,6 +698,13 @@ fn endpoints_are_honoured() {
     assert_answers(&daemon);
     let _ = daemon.stop();
     keyd(&root).fails().assert_logged("socket keys not found");
+    // Descriptors that nobody passed, small enough to be the service's own among them.
+    for number in [3, 4, 5, 6, 7, 99] {
+        root.keyd_config(&format!("[endpoints]\naziot_keyd = \"fd://{number}\"\n"));
+        keyd(&root).fails().assert_logged(&format!(
+            "could not use the passed descriptor {number} as a socket"
+        ));
+    }
 }
 
 #[test]

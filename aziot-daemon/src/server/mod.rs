@@ -30,7 +30,7 @@ use self::exchange::Verdict;
 use self::table::Table;
 use self::watch::Watch;
 use crate::lanes::{Done, Lanes};
-use crate::listener::{self, Endpoint, Listener};
+use crate::listener::{self, Endpoint, Listener, Passed};
 use crate::service::{Alarm, Context, Reply, RequestId, Service};
 use crate::sys::{self, Signal, Signals};
 use crate::timing::Timing;
@@ -178,11 +178,7 @@ struct Reload {
 impl<S: Service> Server<S> {
     fn new(make: impl FnOnce(&mut Context<'_, S>) -> S, setup: Setup) -> Result<Self, Error> {
         let broken = |what| move |error: io::Error| Error::Loop(what, error);
-        // First, while no descriptor of ours can be taken for one that was passed.
-        let listener = listener::listen(&setup.endpoint).map_err(Error::Listen)?;
-        // Before clients can know that the service is there, and signal it.
-        sys::block_signals().map_err(broken("signal handling"))?;
-        // Before any other descriptor: one that was announced but not passed must not turn out to be one of our own.
+        let passed = Passed::from_env().map_err(Error::Listen)?;
         let signals = Signals::new().map_err(broken("signal handling"))?;
         let poll = Poll::new().map_err(broken("the event queue"))?;
         let waker = mio::Waker::new(poll.registry(), WAKER).map_err(broken("the event queue"))?;
@@ -195,6 +191,8 @@ impl<S: Service> Server<S> {
                 })
                 .ok()
         });
+        // Last: whoever finds the socket finds a service that notices signals and changes of its configuration.
+        let listener = listener::listen(&setup.endpoint, &passed).map_err(Error::Listen)?;
 
         let registry = poll.registry();
         let register = |fd: i32, token| registry.register(&mut SourceFd(&fd), token, Interest::READABLE);
