@@ -144,7 +144,14 @@ pub fn send(
                             "Final HTTP request throttled (attempt {0} of {0}).",
                             retry::THROTTLED_ATTEMPTS
                         );
-                        Error::because(peer.class, gave_up)
+                        let error = Error::because(peer.class, gave_up);
+                        let cause = NetworkCause::NoAnswer(gave_up);
+                        (peer.observe)(Sign::Lost {
+                            cause,
+                            error: error.clone(),
+                            untrusted: false,
+                        });
+                        error
                     }
                 };
                 return Err(NoResponse::GaveUp(gave_up, error));

@@ -172,6 +172,7 @@ fn a_module_that_fails_does_not_keep_others_back_and_is_tried_again() {
     let bench = Bench::new();
     let refused = CannedResponse::json(403, json!({ "Message": "quota" }));
     let fault = Fault::once(Action::Respond(refused))
+        .times(2)
         .on_route("module-create")
         .on_path("*/modules/a");
     bench.cloud.add_fault(fault).unwrap();
