@@ -1,5 +1,7 @@
 //! `aziotctl config …` as a user sees it.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 mod support;
 
 use std::fs;

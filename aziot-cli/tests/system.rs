@@ -1,5 +1,7 @@
 //! `aziotctl system …`, with stand-ins for `systemctl`, `journalctl` and the Identity Service.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 mod support;
 
 use std::io::{Read as _, Write as _};

@@ -2,6 +2,7 @@
 //!
 //! Each directory in `apply/` is one case. The documents are compared byte by byte.
 #![cfg(feature = "alloc")]
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::fs;
 use std::path::Path;

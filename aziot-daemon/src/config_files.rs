@@ -12,7 +12,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::string::FromUtf8Error;
 
-use aziot_core::config::{self, DOCUMENT_BYTES, Merged, Problem};
+use aziot_core::config::{self, DOCUMENT_BYTES, DOCUMENTS, MERGED_BYTES, Merged, Problem};
 use zeroize::Zeroizing;
 
 use crate::paths::{Root, Service};
@@ -138,6 +138,7 @@ impl ConfigFiles {
     pub fn read_except(&self, name: &OsStr) -> Result<Read, ReadError> {
         let left_out = name;
         let mut documents = Vec::new();
+        let mut total: usize = 0;
         match read_file(&self.file) {
             Ok(document) => documents.push(document),
             Err(ReadError {
@@ -149,7 +150,25 @@ impl ConfigFiles {
         let (names, mut skipped) = self.list()?;
         skipped.retain(|skipped| skipped.path.file_name() != Some(left_out));
         for name in names.into_iter().filter(|name| name != left_out) {
-            documents.push(read_file(&self.directory.join(name))?);
+            let document = read_file(&self.directory.join(name))?;
+            // Merging would refuse them; but they must not all be read before.
+            total = total.saturating_add(document.text.len());
+            if total > MERGED_BYTES || documents.len() >= DOCUMENTS {
+                let message = format!(
+                    "{} and the files before it exceed the limit of {DOCUMENTS} files with {MERGED_BYTES} bytes",
+                    document.path.display()
+                );
+                let remedy = "remove files that are not needed".into();
+                return Err(ReadError {
+                    path: document.path,
+                    reason: Reason::Content(Problem {
+                        location: None,
+                        message,
+                        remedy,
+                    }),
+                });
+            }
+            documents.push(document);
         }
         Ok(Read { documents, skipped })
     }
@@ -243,11 +262,16 @@ pub fn read_file(path: &Path) -> Result<Document, ReadError> {
         path: path.to_path_buf(),
         reason,
     };
-    let mut bytes = Zeroizing::new(Vec::with_capacity(DOCUMENT_BYTES + 1));
     let limit = u64::try_from(DOCUMENT_BYTES)
         .unwrap_or(u64::MAX)
         .saturating_add(1);
     let file = fs::File::open(path).map_err(|error| refuse(Reason::Io(error)))?;
+    // With room for all of it from the start, no copies are left behind while it grows.
+    let length = file
+        .metadata()
+        .map_or(limit, |metadata| metadata.len().saturating_add(1));
+    let length = usize::try_from(length.min(limit)).unwrap_or(DOCUMENT_BYTES);
+    let mut bytes = Zeroizing::new(Vec::with_capacity(length));
     file.take(limit)
         .read_to_end(&mut bytes)
         .map_err(|error| refuse(Reason::Io(error)))?;
@@ -545,6 +569,31 @@ mod tests {
                 .unwrap()
                 .to_string()
                 .ends_with("exceeds the limit of 65536 bytes: split it into several files")
+        );
+        // Nor are more files read than can be merged.
+        let files = files(directory.path());
+        fs::create_dir(&files.directory).unwrap();
+        for i in 0..5 {
+            fs::write(
+                files.directory.join(format!("{i}.toml")),
+                vec![b'#'; DOCUMENT_BYTES],
+            )
+            .unwrap();
+        }
+        let error = files.read().err().unwrap();
+        assert!(error.to_string().ends_with("config.d/4.toml"), "{error}");
+        for i in 0..=DOCUMENTS {
+            fs::write(files.directory.join(format!("{i}.toml")), "").unwrap();
+        }
+        assert!(
+            files
+                .read()
+                .err()
+                .unwrap()
+                .source()
+                .unwrap()
+                .to_string()
+                .contains("512 files")
         );
         // An endless file ends as well.
         assert!(read_file(Path::new("/dev/zero")).is_err());

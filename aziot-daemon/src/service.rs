@@ -3,6 +3,7 @@
 //! A service runs in the loop's thread and never blocks. It answers a request right away, or keeps its [`RequestId`], hands
 //! a job to a [lane](crate::lanes), and answers when the job's event comes in.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::time::Duration;
 
@@ -159,13 +160,28 @@ impl Reply<'_> {
             }
             response::write(self.out, &self.meta, status, |b| json::write_message(&"internal error", b));
         } else {
-            for line in full.lines() {
+            let told = if status == 422 { without_quotation(&full) } else { Cow::Borrowed(full.as_str()) };
+            for line in told.lines() {
                 log::info!(target: self.meta.target, "!!! {line}{}", self.meta.tag());
             }
             response::write(self.out, &self.meta, status, |b| json::write_message(&full, b));
         }
         Handled::Now
     }
+}
+
+/// The complaint of a decoder without what it quotes from the body: a key, or a handle, may have been put in the wrong
+/// place, and must not get into the log that way.
+fn without_quotation(text: &str) -> Cow<'_, str> {
+    for (start, end) in [("string \"", "\", expected"), ("unknown variant `", "`, expected")] {
+        if let (Some(from), Some(to)) = (text.find(start).map(|at| at + start.len()), text.rfind(end))
+            && let (Some(before), Some(after)) = (text.get(..from), text.get(to..))
+            && from <= to
+        {
+            return Cow::Owned(format!("{before}…{after}"));
+        }
+    }
+    Cow::Borrowed(text)
 }
 
 /// What a service may ask of the loop.
@@ -217,5 +233,32 @@ impl<S: Service> Context<'_, S> {
     /// Ends the process with a failure after the current event, for errors that only an administrator can mend.
     pub fn fail(&mut self) {
         self.kernel.failed = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ks_38_the_log_does_not_quote_bodies() {
+        for (told, logged) in [
+            ("missing field `x` at line 1 column 2", "missing field `x` at line 1 column 2"),
+            (
+                "invalid type: string \"secret\", expected struct Sign at line 1 column 8",
+                "invalid type: string \"…\", expected struct Sign at line 1 column 8",
+            ),
+            (
+                "invalid value: string \"a\\\", expected b\", expected KeyUsage at line 1 column 8",
+                "invalid value: string \"…\", expected KeyUsage at line 1 column 8",
+            ),
+            (
+                "unknown variant `secret`, expected `ECDSA` or `HMAC-SHA256` at line 1 column 8",
+                "unknown variant `…`, expected `ECDSA` or `HMAC-SHA256` at line 1 column 8",
+            ),
+            ("invalid type: string \"\", expected u8", "invalid type: string \"…\", expected u8"),
+        ] {
+            assert_eq!(without_quotation(told), logged);
+        }
     }
 }

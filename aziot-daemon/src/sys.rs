@@ -51,23 +51,39 @@ pub enum Signal {
 #[derive(Debug)]
 pub struct Signals(OwnedFd);
 
+/// The three signals.
+fn handled_signals() -> libc::sigset_t {
+    // SAFETY: a signal set is plain data, and sigemptyset initialises it before use.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+            libc::sigaddset(&raw mut set, signal);
+        }
+        set
+    }
+}
+
+/// Blocks the three signals in this thread, and thereby in all threads that it starts later: they wait for [`Signals`].
+///
+/// # Errors
+/// Whatever the kernel reports.
+pub fn block_signals() -> io::Result<()> {
+    let set = handled_signals();
+    // SAFETY: the set is initialised and lives until the call returns.
+    let rc = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
+    if rc == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(rc)) }
+}
+
 impl Signals {
-    /// Blocks the three signals in this thread, and thereby in all threads that it starts later.
+    /// Opens the descriptor. The signals must have been blocked with [`block_signals`].
     ///
     /// # Errors
     /// Whatever the kernel reports.
     pub fn new() -> io::Result<Self> {
-        // SAFETY: the set is initialised by sigemptyset before use and lives for all calls.
+        let set = handled_signals();
+        // SAFETY: the set is initialised and lives until the call returns; the descriptor is new and nobody else's.
         unsafe {
-            let mut set: libc::sigset_t = std::mem::zeroed();
-            libc::sigemptyset(&raw mut set);
-            for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
-                libc::sigaddset(&raw mut set, signal);
-            }
-            let rc = libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
-            if rc != 0 {
-                return Err(io::Error::from_raw_os_error(rc));
-            }
             let fd = libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
             if fd < 0 {
                 return Err(io::Error::last_os_error());

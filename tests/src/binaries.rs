@@ -10,7 +10,10 @@ use std::process::Command;
 #[must_use]
 pub fn directory() -> PathBuf {
     let test = std::env::current_exe().expect("the path of the running test");
-    let mut directory = test.parent().expect("a test lies in a directory").to_owned();
+    let mut directory = test
+        .parent()
+        .expect("a test lies in a directory")
+        .to_owned();
     if directory.file_name().is_some_and(|name| name == "deps") {
         directory.pop();
     }
@@ -24,7 +27,11 @@ pub fn directory() -> PathBuf {
 #[must_use]
 pub fn built(name: &str) -> PathBuf {
     let path = directory().join(name);
-    assert!(path.exists(), "{} is missing: run `make test`, which builds everything first", path.display());
+    assert!(
+        path.exists(),
+        "{} is missing: run `make test`, which builds everything first",
+        path.display()
+    );
     path
 }
 
@@ -38,12 +45,27 @@ pub fn sources() -> &'static Path {
 ///
 /// # Panics
 /// When the compiler refuses it or there is none.
-pub fn compile_shared(source: &str, flags: &[&str], libraries: &[&str], directory: &Path, name: &str) -> PathBuf {
+pub fn compile_shared(
+    source: &str,
+    flags: &[&str],
+    libraries: &[&str],
+    directory: &Path,
+    name: &str,
+) -> PathBuf {
     let output = directory.join(name);
     std::fs::create_dir_all(directory).expect("a directory for the shared object");
     let include = sources().join("../libaziot_keys/include");
     let result = Command::new("cc")
-        .args(["-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared", "-fvisibility=hidden"])
+        .args([
+            "-std=gnu11",
+            "-O1",
+            "-g",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-fPIC",
+            "-shared",
+        ])
         .arg("-I")
         .arg(include)
         .args(flags)
@@ -53,6 +75,10 @@ pub fn compile_shared(source: &str, flags: &[&str], libraries: &[&str], director
         .args(libraries)
         .output()
         .expect("`cc`, the C compiler; `make test` installs it");
-    assert!(result.status.success(), "{source} does not compile:\n{}", String::from_utf8_lossy(&result.stderr));
+    assert!(
+        result.status.success(),
+        "{source} does not compile:\n{}",
+        String::from_utf8_lossy(&result.stderr)
+    );
     output
 }

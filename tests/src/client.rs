@@ -74,7 +74,8 @@ impl Client {
     #[must_use]
     pub fn connect(socket: impl AsRef<Path>) -> Self {
         let socket = socket.as_ref();
-        Self::try_connect(socket).unwrap_or_else(|error| panic!("no connection to {}: {error}", socket.display()))
+        Self::try_connect(socket)
+            .unwrap_or_else(|error| panic!("no connection to {}: {error}", socket.display()))
     }
 
     /// Uses a connection that is there already.
@@ -84,7 +85,10 @@ impl Client {
     pub fn over(stream: UnixStream) -> io::Result<Self> {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        Ok(Self { stream, received: Vec::new() })
+        Ok(Self {
+            stream,
+            received: Vec::new(),
+        })
     }
 
     /// The socket itself.
@@ -114,7 +118,9 @@ impl Client {
     /// # Panics
     /// When the connection is broken.
     pub fn finish_sending(&mut self) {
-        self.stream.shutdown(Shutdown::Write).expect("the sending side is shut down");
+        self.stream
+            .shutdown(Shutdown::Write)
+            .expect("the sending side is shut down");
     }
 
     /// Reads one answer.
@@ -122,7 +128,8 @@ impl Client {
     /// # Panics
     /// When there is none, or it is malformed.
     pub fn response(&mut self) -> Response {
-        self.try_response(false).unwrap_or_else(|error| panic!("{error}"))
+        self.try_response(false)
+            .unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// Reads one answer to a HEAD request, which has no body.
@@ -130,7 +137,8 @@ impl Client {
     /// # Panics
     /// As [`Self::response`].
     pub fn response_to_head(&mut self) -> Response {
-        self.try_response(true).unwrap_or_else(|error| panic!("{error}"))
+        self.try_response(true)
+            .unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// Reads one answer.
@@ -143,7 +151,9 @@ impl Client {
                 break at + 4;
             }
             if self.received.len() > 64 * 1024 {
-                return Err(NoResponse::Malformed("no end of the head within 64 KiB".to_owned()));
+                return Err(NoResponse::Malformed(
+                    "no end of the head within 64 KiB".to_owned(),
+                ));
             }
             self.more()?;
         };
@@ -157,12 +167,15 @@ impl Client {
             let text = response
                 .field("content-length")
                 .ok_or_else(|| NoResponse::Malformed(format!("no content-length in {head:?}")))?;
-            text.parse::<usize>().map_err(|_| NoResponse::Malformed(format!("content-length {text:?}")))?
+            text.parse::<usize>()
+                .map_err(|_| NoResponse::Malformed(format!("content-length {text:?}")))?
         };
         while self.received.len() < head_size + length {
             match self.more() {
                 Err(NoResponse::Closed) => {
-                    return Err(NoResponse::Malformed(format!("the body of {head:?} is cut short")));
+                    return Err(NoResponse::Malformed(format!(
+                        "the body of {head:?} is cut short"
+                    )));
                 }
                 other => other?,
             }
@@ -176,12 +189,19 @@ impl Client {
         let mut buffer = [0; 16 * 1024];
         match self.stream.read(&mut buffer) {
             Ok(0) if self.received.is_empty() => Err(NoResponse::Closed),
-            Ok(0) => Err(NoResponse::Malformed(format!("cut off after {:?}", self.received.escape_ascii().to_string()))),
+            Ok(0) => Err(NoResponse::Malformed(format!(
+                "cut off after {:?}",
+                self.received.escape_ascii().to_string()
+            ))),
             Ok(count) => {
                 self.received.extend_from_slice(&buffer[..count]);
                 Ok(())
             }
-            Err(error) if error.kind() == ErrorKind::ConnectionReset && self.received.is_empty() => Err(NoResponse::Closed),
+            Err(error)
+                if error.kind() == ErrorKind::ConnectionReset && self.received.is_empty() =>
+            {
+                Err(NoResponse::Closed)
+            }
             Err(error) => Err(NoResponse::Io(error)),
         }
     }
@@ -200,7 +220,10 @@ impl Client {
         match self.more() {
             Err(NoResponse::Closed) => {}
             Err(error) => panic!("expected the connection to be closed: {error}"),
-            Ok(()) => panic!("expected the end, got {:?}", self.received.escape_ascii().to_string()),
+            Ok(()) => panic!(
+                "expected the end, got {:?}",
+                self.received.escape_ascii().to_string()
+            ),
         }
     }
 
@@ -209,13 +232,20 @@ impl Client {
     /// # Panics
     /// When it has sent something unasked.
     pub fn is_closed(&mut self) -> bool {
-        self.stream.set_nonblocking(true).expect("a non-blocking read");
+        self.stream
+            .set_nonblocking(true)
+            .expect("a non-blocking read");
         let result = self.more();
-        self.stream.set_nonblocking(false).expect("a blocking socket");
+        self.stream
+            .set_nonblocking(false)
+            .expect("a blocking socket");
         match result {
             Err(NoResponse::Closed) => true,
             Err(NoResponse::Io(error)) if error.kind() == ErrorKind::WouldBlock => false,
-            other => panic!("expected nothing, got {other:?}: {:?}", self.received.escape_ascii().to_string()),
+            other => panic!(
+                "expected nothing, got {other:?}: {:?}",
+                self.received.escape_ascii().to_string()
+            ),
         }
     }
 }
@@ -224,7 +254,10 @@ impl Response {
     /// The value of a header field.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&str> {
-        self.fields.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+        self.fields
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// The names of the header fields in order.
@@ -248,7 +281,8 @@ impl Response {
     /// When it is not JSON.
     #[must_use]
     pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {:?}", self.text()))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {:?}", self.text()))
     }
 
     /// A string member of the JSON body.
@@ -257,7 +291,10 @@ impl Response {
     /// When there is none.
     #[must_use]
     pub fn member(&self, name: &str) -> String {
-        self.json()[name].as_str().unwrap_or_else(|| panic!("no string {name} in {self}")).to_owned()
+        self.json()[name]
+            .as_str()
+            .unwrap_or_else(|| panic!("no string {name} in {self}"))
+            .to_owned()
     }
 
     /// Checks status and JSON body against the expected message, `{"message":"…"}` in compact form.
@@ -275,9 +312,15 @@ impl Response {
     /// # Panics
     /// When something is missing.
     pub fn assert_framing(&self) {
-        assert!(self.head_size <= 512, "a head of {} bytes: {self}", self.head_size);
+        assert!(
+            self.head_size <= 512,
+            "a head of {} bytes: {self}",
+            self.head_size
+        );
         assert!(self.fields.len() <= 16, "{self}");
-        let date = self.field("date").unwrap_or_else(|| panic!("no date in {self}"));
+        let date = self
+            .field("date")
+            .unwrap_or_else(|| panic!("no date in {self}"));
         assert!(is_imf_fixdate(date), "date {date:?}");
         let mut names = self.field_names();
         names.retain(|name| *name != "connection");
@@ -287,10 +330,18 @@ impl Response {
         } else if self.field("content-type").is_none() {
             // An error found before the request could be understood.
             assert_eq!(names, ["content-length", "date"], "{self}");
-            assert_eq!((self.field("content-length"), self.field("connection")), (Some("0"), Some("close")), "{self}");
+            assert_eq!(
+                (self.field("content-length"), self.field("connection")),
+                (Some("0"), Some("close")),
+                "{self}"
+            );
         } else {
             assert_eq!(names, ["content-type", "content-length", "date"], "{self}");
-            assert_eq!(self.field("content-type"), Some("application/json"), "{self}");
+            assert_eq!(
+                self.field("content-type"),
+                Some("application/json"),
+                "{self}"
+            );
             let value: Value = self.json();
             assert!(value.is_object(), "{self}");
             assert!(!self.body.contains(&b'\n'), "{self}");
@@ -300,7 +351,14 @@ impl Response {
 
 impl fmt::Display for Response {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {:?} {:?}", self.version, self.status, self.fields, self.body.escape_ascii().to_string())
+        write!(
+            f,
+            "{} {} {:?} {:?}",
+            self.version,
+            self.status,
+            self.fields,
+            self.body.escape_ascii().to_string()
+        )
     }
 }
 
@@ -315,7 +373,10 @@ pub fn request(method: &str, target: &str, body: Option<&Value>) -> Vec<u8> {
     let mut text = format!("{method} {target} HTTP/1.1\r\nhost: test.sock\r\n");
     if let Some(body) = body {
         let body = body.to_string();
-        text.push_str(&format!("content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len()));
+        text.push_str(&format!(
+            "content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        ));
     } else {
         text.push_str("\r\n");
     }
@@ -350,26 +411,35 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack.windows(needle.len()).position(|window| window == needle)
+    haystack
+        .windows(needle.len())
+        .position(|window| window == needle)
 }
 
 fn parse_head(head: &str) -> Result<Response, String> {
     let lines = head.strip_suffix("\r\n\r\n").ok_or("no blank line")?;
     let mut lines = lines.split("\r\n");
     let status_line = lines.next().ok_or("no status line")?;
-    let (version, rest) = status_line.split_once(' ').ok_or_else(|| format!("status line {status_line:?}"))?;
+    let (version, rest) = status_line
+        .split_once(' ')
+        .ok_or_else(|| format!("status line {status_line:?}"))?;
     if version != "HTTP/1.1" && version != "HTTP/1.0" {
         return Err(format!("version {version:?}"));
     }
-    let (status, reason) = rest.split_once(' ').ok_or_else(|| format!("status line {status_line:?}"))?;
-    let reason_is_text = !reason.is_empty() && reason.chars().all(|c| c.is_ascii_graphic() || c == ' ');
+    let (status, reason) = rest
+        .split_once(' ')
+        .ok_or_else(|| format!("status line {status_line:?}"))?;
+    let reason_is_text =
+        !reason.is_empty() && reason.chars().all(|c| c.is_ascii_graphic() || c == ' ');
     if status.len() != 3 || !reason_is_text {
         return Err(format!("status line {status_line:?}"));
     }
     let status = status.parse().map_err(|_| format!("status {status:?}"))?;
     let mut fields: Vec<(String, String)> = Vec::new();
     for line in lines {
-        let (name, value) = line.split_once(": ").ok_or_else(|| format!("field {line:?}"))?;
+        let (name, value) = line
+            .split_once(": ")
+            .ok_or_else(|| format!("field {line:?}"))?;
         if name.is_empty() || !name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-') {
             return Err(format!("field name {name:?}"));
         }
@@ -381,7 +451,13 @@ fn parse_head(head: &str) -> Result<Response, String> {
         }
         fields.push((name.to_owned(), value.to_owned()));
     }
-    Ok(Response { version: version.to_owned(), status, fields, body: Vec::new(), head_size: head.len() })
+    Ok(Response {
+        version: version.to_owned(),
+        status,
+        fields,
+        body: Vec::new(),
+        head_size: head.len(),
+    })
 }
 
 /// `Sat, 21 Nov 2026 19:40:00 GMT` (RFC 9110, section 5.6.7).
@@ -392,7 +468,10 @@ fn is_imf_fixdate(text: &str) -> bool {
         && ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"].contains(&&text[..3])
         && &text[3..5] == ", "
         && digits(5..7)
-        && ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"].contains(&&text[8..11])
+        && [
+            "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+        ]
+        .contains(&&text[8..11])
         && digits(12..16)
         && digits(17..19)
         && digits(20..22)
@@ -416,7 +495,10 @@ mod tests {
         let mut client = serve(b"HTTP/1.1 204 No Content\r\ndate: x\r\n\r\nHTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\n{}");
         assert_eq!(client.response().status, 204);
         let second = client.response();
-        assert_eq!((second.version.as_str(), second.status, second.text()), ("HTTP/1.0", 200, "{}"));
+        assert_eq!(
+            (second.version.as_str(), second.status, second.text()),
+            ("HTTP/1.0", 200, "{}")
+        );
         client.assert_closed();
     }
 
@@ -431,9 +513,15 @@ mod tests {
             b"HTTP/1.1 200 OK\ncontent-length: 0\n\n",
         ] {
             let error = serve(bytes).try_response(false).unwrap_err();
-            assert!(matches!(error, NoResponse::Malformed(_)), "{bytes:?}: {error}");
+            assert!(
+                matches!(error, NoResponse::Malformed(_)),
+                "{bytes:?}: {error}"
+            );
         }
-        assert!(matches!(serve(b"").try_response(false), Err(NoResponse::Closed)));
+        assert!(matches!(
+            serve(b"").try_response(false),
+            Err(NoResponse::Closed)
+        ));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{OsStr, OsString};
-use std::io::{BufRead as _, BufReader};
+use std::io::BufReader;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::binaries;
-use crate::client::PATIENCE;
+use crate::client::{PATIENCE, eventually};
 use crate::root::Root;
 
 /// The first descriptor that a service manager passes.
@@ -42,7 +42,7 @@ impl Launch {
         launch.args.push(name.into());
         launch.socket = root.socket(name.strip_prefix("aziot-").unwrap_or(name));
         // Checked here, so that a missing library does not look like a failing service.
-        binaries::built("libaziot_keys.so");
+        let _ = binaries::built("libaziot_keys.so");
         launch
     }
 
@@ -70,13 +70,16 @@ impl Launch {
             open_files: None,
             uid: None,
         };
-        launch.env("AZIOT_ROOT", root.path()).env("LD_LIBRARY_PATH", binaries::directory())
+        launch
+            .env("AZIOT_ROOT", root.path())
+            .env("LD_LIBRARY_PATH", binaries::directory())
     }
 
     /// Sets an environment variable.
     #[must_use]
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
-        self.envs.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self.envs
+            .push((name.as_ref().to_owned(), value.as_ref().to_owned()));
         self
     }
 
@@ -150,7 +153,9 @@ impl Launch {
         let mut command = if self.listen_fds.is_some() {
             // Only the new process knows its id; the shell becomes the program without changing it.
             let mut command = Command::new("/bin/sh");
-            command.args(["-c", "LISTEN_PID=$$ exec \"$@\"", "sh"]).arg(&self.program);
+            command
+                .args(["-c", "LISTEN_PID=$$ exec \"$@\"", "sh"])
+                .arg(&self.program);
             command
         } else {
             let mut command = Command::new(&self.program);
@@ -161,7 +166,11 @@ impl Launch {
         };
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
-            if text.starts_with("AZIOT_") || text.starts_with("LISTEN_") || text == "NOTIFY_SOCKET" || text == "RUST_BACKTRACE" {
+            if text.starts_with("AZIOT_")
+                || text.starts_with("LISTEN_")
+                || text == "NOTIFY_SOCKET"
+                || text == "RUST_BACKTRACE"
+            {
                 command.env_remove(name);
             }
         }
@@ -173,7 +182,11 @@ impl Launch {
         if let Some(uid) = self.uid {
             command.uid(uid);
         }
-        command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
         let (passed, open_files) = (std::mem::take(&mut self.passed), self.open_files);
         // SAFETY: between fork and exec only calls that signal handlers may make.
         unsafe {
@@ -182,7 +195,10 @@ impl Launch {
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
                 pass_descriptors(&passed)?;
                 if let Some(limit) = open_files {
-                    let limit = libc::rlimit { rlim_cur: limit, rlim_max: limit };
+                    let limit = libc::rlimit {
+                        rlim_cur: limit,
+                        rlim_max: limit,
+                    };
                     check(libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit))?;
                 }
                 Ok(())
@@ -197,30 +213,48 @@ impl Launch {
     /// When it cannot be executed.
     #[must_use]
     pub fn spawn(mut self) -> Daemon {
-        let mut child =
-            self.command().spawn().unwrap_or_else(|error| panic!("{} does not start: {error}", self.program.display()));
+        let mut child = self
+            .command()
+            .spawn()
+            .unwrap_or_else(|error| panic!("{} does not start: {error}", self.program.display()));
         let log = Log::default();
         let stderr = child.stderr.take().expect("standard error is a pipe");
         let reader = std::thread::spawn({
             let log = log.clone();
             move || log.fill(BufReader::new(stderr))
         });
-        Daemon { child, log, reader: Some(reader), socket: self.socket, finished: false }
+        Daemon {
+            child,
+            log,
+            reader: Some(reader),
+            socket: self.socket,
+            finished: false,
+        }
     }
 
-    /// Starts it and waits until its socket accepts connections.
+    /// Starts it and waits until its socket accepts connections; that of a service manager does so from the beginning, so
+    /// there it waits for the service to say that it is there.
     ///
     /// # Panics
     /// When it ends instead, or does not get there.
     #[must_use]
     pub fn start(self) -> Daemon {
+        let activated = !self.passed.is_empty();
         let mut daemon = self.spawn();
         let end = Instant::now() + PATIENCE;
+        if activated {
+            daemon.log.wait_for("Starting server...");
+        }
         while UnixStream::connect(&daemon.socket).is_err() {
             if let Ok(Some(status)) = daemon.child.try_wait() {
                 panic!("it ended at once: {status}\n{}", daemon.log.text());
             }
-            assert!(Instant::now() < end, "no socket {}\n{}", daemon.socket.display(), daemon.log.text());
+            assert!(
+                Instant::now() < end,
+                "no socket {}\n{}",
+                daemon.socket.display(),
+                daemon.log.text()
+            );
             std::thread::sleep(Duration::from_millis(2));
         }
         daemon
@@ -256,7 +290,13 @@ fn pass_descriptors(descriptors: &[OwnedFd]) -> std::io::Result<()> {
     let mut away = [0; PASSED];
     for (descriptor, away) in descriptors.iter().zip(&mut away) {
         // SAFETY: the descriptor is open.
-        *away = unsafe { libc::fcntl(descriptor.as_raw_fd(), libc::F_DUPFD_CLOEXEC, FIRST_FD + PASSED as RawFd) };
+        *away = unsafe {
+            libc::fcntl(
+                descriptor.as_raw_fd(),
+                libc::F_DUPFD_CLOEXEC,
+                FIRST_FD + PASSED as RawFd,
+            )
+        };
         check(*away)?;
     }
     for (away, place) in away.iter().zip(FIRST_FD..).take(descriptors.len()) {
@@ -267,7 +307,11 @@ fn pass_descriptors(descriptors: &[OwnedFd]) -> std::io::Result<()> {
 }
 
 fn check(result: libc::c_int) -> std::io::Result<()> {
-    if result < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 {
+        Err(std::io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 /// A running program. It is killed when the value goes.
@@ -295,7 +339,11 @@ impl Finished {
     /// # Panics
     /// When it has not.
     pub fn assert_logged(&self, text: &str) -> &Self {
-        assert!(self.log.lines().any(|line| line.contains(text)), "no {text:?} in the log:\n{}", self.log);
+        assert!(
+            self.log.lines().any(|line| line.contains(text)),
+            "no {text:?} in the log:\n{}",
+            self.log
+        );
         self
     }
 }
@@ -331,7 +379,28 @@ impl Daemon {
     /// When it is gone.
     #[must_use]
     pub fn descriptors(&self) -> usize {
-        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("the process runs").count()
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid()))
+            .expect("the process runs")
+            .count()
+    }
+
+    /// The number of its descriptors once it has nothing to do; connections that have just been closed are gone then.
+    ///
+    /// # Panics
+    /// When the number does not settle.
+    #[must_use]
+    pub fn settled_descriptors(&self) -> usize {
+        let mut last = self.descriptors();
+        let mut since = Instant::now();
+        eventually("the number of descriptors settles", || {
+            let now = self.descriptors();
+            if now != last {
+                last = now;
+                since = Instant::now();
+            }
+            since.elapsed() > Duration::from_millis(200)
+        });
+        last
     }
 
     /// Its resident memory in KiB.
@@ -340,9 +409,17 @@ impl Daemon {
     /// When it is gone.
     #[must_use]
     pub fn resident(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the process runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a resident set");
-        line.trim().trim_end_matches("kB").trim().parse().expect("a number")
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))
+            .expect("the process runs");
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .expect("a resident set");
+        line.trim()
+            .trim_end_matches("kB")
+            .trim()
+            .parse()
+            .expect("a number")
     }
 
     /// Sends it a signal.
@@ -379,14 +456,21 @@ impl Daemon {
                 Ok(None) => {}
                 Err(error) => panic!("{error}"),
             }
-            assert!(Instant::now() < end, "it does not end:\n{}", self.log.text());
+            assert!(
+                Instant::now() < end,
+                "it does not end:\n{}",
+                self.log.text()
+            );
             std::thread::sleep(Duration::from_millis(2));
         };
         self.finished = true;
         if let Some(reader) = self.reader.take() {
             let _ = reader.join();
         }
-        Finished { status, log: self.log.text() }
+        Finished {
+            status,
+            log: self.log.text(),
+        }
     }
 
     /// Stops it the way a service manager does; it must end cleanly.
@@ -396,7 +480,13 @@ impl Daemon {
     pub fn stop(self) -> Finished {
         self.signal(libc::SIGTERM);
         let finished = self.wait();
-        assert_eq!(finished.status.code(), Some(0), "{}\n{}", finished.status, finished.log);
+        assert_eq!(
+            finished.status.code(),
+            Some(0),
+            "{}\n{}",
+            finished.status,
+            finished.log
+        );
         finished
     }
 
@@ -424,7 +514,11 @@ impl Drop for Daemon {
             let _ = reader.join();
         }
         if std::thread::panicking() {
-            eprintln!("--- log of {} ---\n{}", self.socket.display(), self.log.text());
+            println!(
+                "--- log of {} ---\n{}",
+                self.socket.display(),
+                self.log.text()
+            );
         }
     }
 }
@@ -439,8 +533,14 @@ impl Log {
     fn fill(&self, mut from: impl std::io::BufRead) {
         let mut line = Vec::new();
         while matches!(from.read_until(b'\n', &mut line), Ok(count) if count > 0) {
-            let text = String::from_utf8_lossy(&line).trim_end_matches('\n').to_owned();
-            self.shared.0.lock().expect("no panic while writing").push(text);
+            let text = String::from_utf8_lossy(&line)
+                .trim_end_matches('\n')
+                .to_owned();
+            self.shared
+                .0
+                .lock()
+                .expect("no panic while writing")
+                .push(text);
             self.shared.1.notify_all();
             line.clear();
         }
@@ -452,7 +552,11 @@ impl Log {
     /// Never, short of a panic of the reading thread.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
-        self.shared.0.lock().expect("no panic while writing").clone()
+        self.shared
+            .0
+            .lock()
+            .expect("no panic while writing")
+            .clone()
     }
 
     /// All lines so far in one string.
@@ -464,7 +568,10 @@ impl Log {
     /// How many lines so far contain `text`.
     #[must_use]
     pub fn count(&self, text: &str) -> usize {
-        self.lines().iter().filter(|line| line.contains(text)).count()
+        self.lines()
+            .iter()
+            .filter(|line| line.contains(text))
+            .count()
     }
 
     /// Waits for a line that contains `text`, and returns it.
@@ -488,8 +595,17 @@ impl Log {
                 return line.clone();
             }
             let left = end.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "no {text:?} in the log:\n{}", lines.join("\n"));
-            lines = self.shared.1.wait_timeout(lines, left).expect("no panic while writing").0;
+            if left.is_zero() {
+                let all = lines.join("\n");
+                drop(lines);
+                panic!("no {text:?} in the log:\n{all}");
+            }
+            lines = self
+                .shared
+                .1
+                .wait_timeout(lines, left)
+                .expect("no panic while writing")
+                .0;
         }
     }
 }
@@ -500,5 +616,7 @@ impl Log {
 /// When it cannot be made.
 #[must_use]
 pub fn listening(path: &Path) -> OwnedFd {
-    std::os::unix::net::UnixListener::bind(path).expect("a listening socket").into()
+    std::os::unix::net::UnixListener::bind(path)
+        .expect("a listening socket")
+        .into()
 }

@@ -32,7 +32,8 @@ pub const D: &str = "sr=eyJrZXlfaWQiOnsiRGVyaXZlZCI6WyJzcj1leUpyWlhsZmFXUWlPbnNp
 pub const U: &str = "sr=eyJrZXlfaWQiOnsiS2V5Ijoia8OpXCIvXG4ifSwibm9uY2UiOiJBQUVDQXdRRkJnY0lDUW9MREEwT0R4QVJFaE1VRlJZWEdCa2FHeHdkSGg4Z0lTSWpKQ1VtSnlncEtpc3NMUzR2TURFeU16UTFOamM0T1RvN1BEMCtQdz09In0=&sig=IpKYVh1Jl6ajqmu4anedM0J0sMnztU3FWMn7y1rjwPg=";
 
 /// The nonce in all of them.
-pub const NONCE: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8gISIjJCUmJygpKissLS4vMDEyMzQ1Njc4OTo7PD0+Pw==";
+pub const NONCE: &str =
+    "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8gISIjJCUmJygpKissLS4vMDEyMzQ1Njc4OTo7PD0+Pw==";
 
 /// Puts the keys of the fixture into a root and configures the Keys Service for it.
 ///
@@ -51,7 +52,12 @@ pub fn install(root: &Root) {
 /// # Panics
 /// When that fails.
 pub fn write_key(root: &Root, id: &str, bytes: &[u8]) {
-    root.write(root.key_file(id).strip_prefix(root.path()).expect("a path under the root"), bytes);
+    root.write(
+        root.key_file(id)
+            .strip_prefix(root.path())
+            .expect("a path under the root"),
+        bytes,
+    );
 }
 
 /// Signs the text of a handle with the fixture's handle key, independently of the code under test.
@@ -64,13 +70,19 @@ pub fn handle(text: &str) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(&key).expect("any length is a key");
     mac.update(text.as_bytes());
     let signature = mac.finalize().into_bytes();
-    format!("sr={}&sig={}", Base64::encode_string(text.as_bytes()), Base64::encode_string(&signature))
+    format!(
+        "sr={}&sig={}",
+        Base64::encode_string(text.as_bytes()),
+        Base64::encode_string(&signature)
+    )
 }
 
 /// Handle ⟨N⟩: derived from ⟨D⟩, which is refused.
 #[must_use]
 pub fn nested() -> String {
-    handle(&format!("{{\"key_id\":{{\"Derived\":[\"{D}\",[120]]}},\"nonce\":\"{NONCE}\"}}"))
+    handle(&format!(
+        "{{\"key_id\":{{\"Derived\":[\"{D}\",[120]]}},\"nonce\":\"{NONCE}\"}}"
+    ))
 }
 
 /// The text that a handle signs.
@@ -79,7 +91,11 @@ pub fn nested() -> String {
 /// When it is no handle.
 #[must_use]
 pub fn handle_text(handle: &str) -> String {
-    let sr = handle.strip_prefix("sr=").and_then(|rest| rest.split_once("&sig=")).expect("the usual form of a handle").0;
+    let sr = handle
+        .strip_prefix("sr=")
+        .and_then(|rest| rest.split_once("&sig="))
+        .expect("the usual form of a handle")
+        .0;
     String::from_utf8(Base64::decode_vec(sr).expect("standard Base64")).expect("UTF-8")
 }
 
@@ -166,29 +182,41 @@ impl Keyd {
     /// When that is not possible; ask [`crate::users::can_change`] first.
     #[must_use]
     pub fn connect_as(&self, uid: u32) -> Client {
-        let stream = crate::users::connect_as(uid, self.daemon.socket()).expect("a connection as another user");
+        let stream = crate::users::connect_as(uid, self.daemon.socket())
+            .expect("a connection as another user");
         Client::over(stream).expect("a connection")
     }
 
     /// `GET` a path under [`VERSION`].
     pub fn get(&self, path: &str) -> Response {
-        checked(self.connect().exchange(request("GET", &format!("{path}?{VERSION}"), None)))
+        checked(
+            self.connect()
+                .exchange(request("GET", &format!("{path}?{VERSION}"), None)),
+        )
     }
 
     /// `POST` a JSON body to a path under [`VERSION`].
     pub fn post(&self, path: &str, body: &Value) -> Response {
-        checked(self.connect().exchange(request("POST", &format!("{path}?{VERSION}"), Some(body))))
+        checked(
+            self.connect()
+                .exchange(request("POST", &format!("{path}?{VERSION}"), Some(body))),
+        )
     }
 
     /// `DELETE` with a JSON body on a path under [`VERSION`].
     pub fn delete(&self, path: &str, handle: &str) -> Response {
         let body = json!({ "keyHandle": handle });
-        checked(self.connect().exchange(request("DELETE", &format!("{path}?{VERSION}"), Some(&body))))
+        checked(self.connect().exchange(request(
+            "DELETE",
+            &format!("{path}?{VERSION}"),
+            Some(&body),
+        )))
     }
 
     /// Has a key generated and returns its handle.
     pub fn create(&self, id: &str) -> String {
-        self.post("/key", &json!({ "keyId": id, "usage": "derive,sign" })).member("keyHandle")
+        self.post("/key", &json!({ "keyId": id, "usage": "derive,sign" }))
+            .member("keyHandle")
     }
 
     /// Imports a key and returns its handle.
@@ -199,7 +227,8 @@ impl Keyd {
 
     /// Makes the handle of a derived key.
     pub fn derive(&self, handle: &str, data: &[u8]) -> String {
-        let body = json!({ "baseKeyHandle": handle, "derivationData": Base64::encode_string(data) });
+        let body =
+            json!({ "baseKeyHandle": handle, "derivationData": Base64::encode_string(data) });
         self.post("/derivedkey", &body).member("keyHandle")
     }
 

@@ -28,12 +28,18 @@ impl Root {
     #[must_use]
     pub fn new() -> Self {
         // The path stays short: a socket's path has 108 bytes at most.
-        let directory = tempfile::Builder::new().prefix("aziot-").tempdir().expect("a temporary directory");
-        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("a directory others can enter");
+        let directory = tempfile::Builder::new()
+            .prefix("aziot-")
+            .tempdir()
+            .expect("a temporary directory");
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))
+            .expect("a directory others can enter");
         let root = Self { directory };
         for service in ["keyd", "certd", "identityd", "tpmd"] {
-            fs::create_dir_all(root.join(format!("etc/aziot/{service}/config.d"))).expect("a configuration directory");
-            fs::create_dir_all(root.join(format!("var/lib/aziot/{service}"))).expect("a home directory");
+            fs::create_dir_all(root.join(format!("etc/aziot/{service}/config.d")))
+                .expect("a configuration directory");
+            fs::create_dir_all(root.join(format!("var/lib/aziot/{service}")))
+                .expect("a home directory");
         }
         fs::create_dir_all(root.join("run/aziot")).expect("a directory for sockets");
         fs::create_dir_all(root.join("var/secrets/aziot")).expect("a directory for secrets");
@@ -51,10 +57,11 @@ impl Root {
     /// Writes the main file of the Keys Service. `more` is put before or after the table with the home directory, as its
     /// first line requires. Anyone but root gets a principal, because only root may use every key without one.
     pub fn keyd_config(&self, more: &str) {
-        let mut keys = format!("[aziot_keys]\nhomedir_path = \"{}\"\n", self.join("var/lib/aziot/keyd").display());
-        if users::effective() != 0 {
-            keys.push_str(&format!("[[principal]]\nuid = {}\nkeys = [\"*\"]\n", users::effective()));
-        }
+        let mut keys = format!(
+            "[aziot_keys]\nhomedir_path = \"{}\"\n",
+            self.join("var/lib/aziot/keyd").display()
+        );
+        keys.push_str(&users::principal());
         let text = if more.trim_start().starts_with('[') || more.is_empty() {
             format!("{keys}\n{more}")
         } else {
@@ -102,7 +109,8 @@ impl Root {
     /// When that fails.
     pub fn write(&self, relative: impl AsRef<Path>, contents: impl AsRef<[u8]>) -> PathBuf {
         let path = self.join(relative);
-        fs::create_dir_all(path.parent().expect("a path under the root")).expect("a directory for the file");
+        fs::create_dir_all(path.parent().expect("a path under the root"))
+            .expect("a directory for the file");
         fs::write(&path, contents).expect("the file is written");
         path
     }

@@ -15,7 +15,10 @@ pub fn can_change(what: &str) -> bool {
     if effective() == 0 {
         return true;
     }
-    assert!(std::env::var_os("CI").is_none(), "{what} needs several users: run the tests as root");
+    assert!(
+        std::env::var_os("CI").is_none(),
+        "{what} needs several users: run the tests as root"
+    );
     println!("NOTE: not run as root, so {what} is tested with one user only");
     false
 }
@@ -24,6 +27,16 @@ pub fn can_change(what: &str) -> bool {
 #[must_use]
 pub fn effective() -> u32 {
     rustix::process::geteuid().as_raw()
+}
+
+/// What the Keys Service's configuration needs for the user the tests run as: nothing for root, who may use every key; a
+/// principal for anyone else.
+#[must_use]
+pub fn principal() -> String {
+    match effective() {
+        0 => String::new(),
+        uid => format!("[[principal]]\nuid = {uid}\nkeys = [\"*\"]\n"),
+    }
 }
 
 /// Connects as another user (with the group of the tests). Only root can.
@@ -41,5 +54,7 @@ pub fn connect_as(uid: u32, socket: &Path) -> io::Result<UnixStream> {
         }
         UnixStream::connect(socket)
     });
-    thread.join().map_err(|_| io::Error::other("the connecting thread panicked"))?
+    thread
+        .join()
+        .map_err(|_| io::Error::other("the connecting thread panicked"))?
 }

@@ -2,6 +2,7 @@
 
 // Each test program uses a part of this.
 #![allow(dead_code)]
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 use zeroize::Zeroizing;
 
 use super::tree::{Entry, Kind, Position, Table, Value};
-use super::{DOCUMENT_BYTES, DOCUMENTS, Location, MERGED_BYTES, Problem};
+use super::{DOCUMENT_BYTES, DOCUMENTS, Location, MERGED_BYTES, Problem, VALUES};
 
 /// Configuration documents merged into one.
 ///
@@ -21,6 +21,7 @@ pub struct Merged {
     pub(super) files: Vec<Arc<str>>,
     pub(super) root: Table,
     bytes: usize,
+    values: usize,
     /// Dotted paths of arrays that replace instead of being appended.
     scalars: &'static [&'static str],
 }
@@ -45,7 +46,7 @@ impl Merged {
     ///
     /// # Errors
     ///
-    /// The text is not TOML, or a limit ([`DOCUMENT_BYTES`], [`MERGED_BYTES`], [`DOCUMENTS`]) is exceeded. The
+    /// The text is not TOML, or a limit ([`DOCUMENT_BYTES`], [`MERGED_BYTES`], [`DOCUMENTS`], [`VALUES`]) is exceeded. The
     /// earlier documents are then unchanged.
     pub fn add(&mut self, name: &str, text: &str) -> Result<(), Problem> {
         let name: Arc<str> = name.into();
@@ -83,24 +84,16 @@ impl Merged {
         let parsed = DeTable::parse(text).map_err(|error| {
             // A few errors have no place; they concern nesting, which no single place shows.
             let at = lines.position(error.span().map_or(0, |span| span.start));
-            refuse(
-                at.line,
-                at.column,
-                format!("invalid TOML: {}", error.message()),
-                "",
-            )
+            let message = format!("invalid TOML: {}", error.message());
+            refuse(at.line, at.column, message, "")
         })?;
-        let root = convert_table(parsed.into_inner(), &lines).map_err(|(at, message)| {
-            refuse(
-                at.line,
-                at.column,
-                message,
-                "write a number of at most 64 bits",
-            )
-        })?;
+        let mut values = self.values;
+        let root = convert_table(parsed.into_inner(), &lines, &mut values)
+            .map_err(|unfit| refuse(unfit.at.line, unfit.at.column, unfit.message, unfit.remedy))?;
 
         self.files.push(name.clone());
         self.bytes = bytes;
+        self.values = values;
         let mut path = String::new();
         merge(&mut self.root, root, self.scalars, &mut path);
         Ok(())
@@ -185,13 +178,22 @@ fn merge(base: &mut Table, mut patch: Table, scalars: &[&str], path: &mut String
     }
 }
 
-type Unfit = (Position, String);
+/// A value that cannot be kept.
+struct Unfit {
+    at: Position,
+    message: String,
+    remedy: &'static str,
+}
 
-fn convert_table(table: DeTable<'_>, lines: &Lines<'_>) -> Result<Table, Unfit> {
+fn convert_table(
+    table: DeTable<'_>,
+    lines: &Lines<'_>,
+    values: &mut usize,
+) -> Result<Table, Unfit> {
     let mut converted = Table::default();
     for (key, value) in table {
         let key_at = lines.position(key.span().start);
-        let value = convert(value, lines)?;
+        let value = convert(value, lines, values)?;
         converted
             .0
             .insert(key.into_inner().into_owned(), Entry { key_at, value });
@@ -199,26 +201,45 @@ fn convert_table(table: DeTable<'_>, lines: &Lines<'_>) -> Result<Table, Unfit> 
     Ok(converted)
 }
 
-fn convert(value: Spanned<DeValue<'_>>, lines: &Lines<'_>) -> Result<Value, Unfit> {
+/// Converts a value and counts it in `values`.
+fn convert(
+    value: Spanned<DeValue<'_>>,
+    lines: &Lines<'_>,
+    values: &mut usize,
+) -> Result<Value, Unfit> {
     let at = lines.position(value.span().start);
+    *values = values.saturating_add(1);
+    if *values > VALUES {
+        return Err(Unfit {
+            at,
+            message: format!("all documents together have more than {VALUES} values"),
+            remedy: "remove what is not needed",
+        });
+    }
     let kind = match value.into_inner() {
         // An owned text (one with escapes) is moved, not copied, so that it is wiped in the end.
         DeValue::String(Cow::Owned(text)) => Kind::Text(Zeroizing::new(text)),
         DeValue::String(Cow::Borrowed(text)) => Kind::Text(Zeroizing::new(text.into())),
         DeValue::Integer(n) => match i64::from_str_radix(n.as_str(), n.radix()) {
             Ok(n) => Kind::Integer(n),
-            Err(_) => return Err((at, "integer does not fit in 64 bits".into())),
+            Err(_) => {
+                return Err(Unfit {
+                    at,
+                    message: "integer does not fit in 64 bits".into(),
+                    remedy: "write a smaller number",
+                });
+            }
         },
         DeValue::Float(_) => Kind::Other("float"),
         DeValue::Boolean(b) => Kind::Boolean(b),
         DeValue::Datetime(_) => Kind::Other("datetime"),
-        DeValue::Array(values) => Kind::Array(
-            values
+        DeValue::Array(items) => Kind::Array(
+            items
                 .into_iter()
-                .map(|value| convert(value, lines))
+                .map(|item| convert(item, lines, values))
                 .collect::<Result<_, _>>()?,
         ),
-        DeValue::Table(table) => Kind::Table(convert_table(table, lines)?),
+        DeValue::Table(table) => Kind::Table(convert_table(table, lines, values)?),
     };
     Ok(Value { kind, at })
 }

@@ -60,5 +60,11 @@ pub const MERGED_BYTES: usize = 256 * 1024;
 /// Most documents merged into one configuration: a main file and a drop-in for each of a few hundred packages.
 pub const DOCUMENTS: usize = 512;
 
+/// Most values (tables, arrays and their elements included) in one configuration.
+///
+/// Hardly any setting takes fewer than 16 bytes of text, so this is what [`MERGED_BYTES`] can hold. It bounds the
+/// memory of texts made to need a lot: what is merged takes some 50 bytes for each value.
+pub const VALUES: usize = MERGED_BYTES / 16;
+
 /// Most errors, and most warnings, listed in one report. What is beyond is counted in a last line.
 pub const PROBLEMS: usize = 64;

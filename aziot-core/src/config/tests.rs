@@ -185,6 +185,17 @@ fn limits_are_refused_by_name() {
         "exceed the limit of 262144 bytes",
     );
 
+    // Counted over all documents.
+    let half = format!("a = [{}]", "1,".repeat(VALUES / 2 - 1));
+    let mut merged = Merged::new();
+    merged.add("1", &half).unwrap();
+    merged.add("2", &half).unwrap();
+    let problem = merged.add("f", "b = 1").unwrap_err().to_string();
+    assert!(
+        problem.starts_with("f:1:5: all documents together have more than 16384 values"),
+        "{problem}"
+    );
+
     let mut merged = Merged::new();
     for i in 0..DOCUMENTS {
         merged.add(&i.to_string(), "").unwrap();

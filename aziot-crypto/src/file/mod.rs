@@ -16,6 +16,7 @@ mod tests;
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, Read};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -35,6 +36,8 @@ pub struct Contents {
     pub bytes: Zeroizing<Vec<u8>>,
     /// Which file, in which state, the bytes were read from.
     pub identity: Identity,
+    /// The file itself, open for reading.
+    pub file: File,
 }
 
 /// Reads a regular file of at most `limit` bytes, following symbolic links. `None` if there is no such file.
@@ -71,7 +74,7 @@ pub fn read(path: &Path, limit: usize) -> Result<Option<Contents>, Error> {
         let identity = Identity::of(&metadata);
         let after = file.metadata().map_err(|err| failed(Reason::Io(err)))?;
         if attempt == READ_ATTEMPTS || (bytes.len() == size && Identity::of(&after) == identity) {
-            return Ok(Some(Contents { bytes, identity }));
+            return Ok(Some(Contents { bytes, identity, file }));
         }
         attempt += 1;
         io::Seek::rewind(&mut file).map_err(|err| failed(Reason::Io(err)))?;
@@ -173,6 +176,32 @@ impl Identity {
     /// Those of stat(2).
     pub fn at(path: &Path) -> io::Result<Self> {
         fs::metadata(path).map(|metadata| Self::of(&metadata))
+    }
+
+    /// The identity of an open file, without following a path: a quarter of the cost.
+    ///
+    /// Writing, replacing and removing a file all show here, because they change its times. What does not show is that
+    /// a path leads elsewhere because one of its directories, or a symbolic link, was exchanged.
+    ///
+    /// # Errors
+    ///
+    /// Those of fstat(2).
+    #[allow(unsafe_code, clippy::useless_conversion, reason = "std's metadata() takes the slower statx; widths differ by target")]
+    pub fn of_open(file: &File) -> io::Result<Self> {
+        let mut stat = core::mem::MaybeUninit::<libc::stat>::uninit();
+        // SAFETY: the descriptor is open while `file` is borrowed, and the pointer leads to room for the structure.
+        if unsafe { libc::fstat(file.as_raw_fd(), stat.as_mut_ptr()) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: fstat has filled it in.
+        let stat = unsafe { stat.assume_init() };
+        Ok(Self {
+            device: stat.st_dev.into(),
+            inode: stat.st_ino.into(),
+            size: u64::try_from(stat.st_size).unwrap_or(u64::MAX),
+            modified: (stat.st_mtime.into(), stat.st_mtime_nsec.into()),
+            changed: (stat.st_ctime.into(), stat.st_ctime_nsec.into()),
+        })
     }
 
     /// The identity in a file's metadata.

@@ -1,10 +1,13 @@
 //! Parsed keys in memory.
 
 use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
-use crate::file::Identity;
+use crate::file::{Contents, Identity};
 use crate::software::HmacSha256;
 
 /// Independently locked parts, so that threads seldom meet. A lock is held for a search among [`KEYS_PER_SHARD`] ids.
@@ -18,16 +21,49 @@ const KEYS_PER_SHARD: usize = 16;
 pub(super) struct Entry {
     pub(super) id: Box<str>,
     pub(super) path: PathBuf,
-    pub(super) identity: Identity,
+    identity: Identity,
     /// Whether the file was old enough when it was read that any later change shows in its identity. If not, the key
     /// serves the call that read it, and the next call reads again.
     pub(super) settled: bool,
+    /// The file, held open to look at its state without following the path again.
+    file: File,
+    /// When the path was last followed, in milliseconds after the cache was made.
+    followed: AtomicU64,
     pub(super) key: HmacSha256,
 }
 
+impl Entry {
+    /// Whether the file is still the one, in the state, that the key was parsed from.
+    ///
+    /// The open file tells at once when it is written, replaced or removed. That its path leads elsewhere, because a
+    /// directory or a symbolic link on the way was exchanged, is noticed within [`FOLLOW_AGAIN`].
+    pub(super) fn is_current(&self, cache: &Cache) -> bool {
+        let now = cache.now();
+        let followed = self.followed.load(Ordering::Relaxed);
+        let identity = if now.saturating_sub(followed) < FOLLOW_AGAIN {
+            Identity::of_open(&self.file)
+        } else {
+            self.followed.store(now, Ordering::Relaxed);
+            Identity::at(&self.path)
+        };
+        identity.is_ok_and(|identity| identity == self.identity)
+    }
+}
+
+/// How long a path is taken to lead to the same file, in milliseconds.
+const FOLLOW_AGAIN: u64 = 1000;
+
 /// The most recently used keys, by id.
-#[derive(Default)]
-pub(super) struct Cache([Mutex<Shard>; SHARDS]);
+pub(super) struct Cache {
+    shards: [Mutex<Shard>; SHARDS],
+    since: Instant,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self { shards: Default::default(), since: Instant::now() }
+    }
+}
 
 #[derive(Default)]
 struct Shard {
@@ -37,6 +73,30 @@ struct Shard {
 }
 
 impl Cache {
+    /// An entry for a key that has just been read from its file.
+    pub(super) fn entry(
+        &self,
+        id: &str,
+        path: &Path,
+        contents: Contents,
+        settled: bool,
+    ) -> Arc<Entry> {
+        Arc::new(Entry {
+            id: id.into(),
+            path: path.to_owned(),
+            identity: contents.identity,
+            settled,
+            file: contents.file,
+            followed: AtomicU64::new(self.now()),
+            key: HmacSha256::new(&contents.bytes),
+        })
+    }
+
+    /// Milliseconds since the cache was made.
+    fn now(&self) -> u64 {
+        u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
     /// The entry for an id, which becomes the most recently used one.
     pub(super) fn find(&self, id: &str) -> Option<Arc<Entry>> {
         let mut shard = self.shard(id)?;
@@ -59,14 +119,14 @@ impl Cache {
 
     /// Drops what was parsed from a file, under whatever id.
     pub(super) fn forget(&self, path: &Path) {
-        for shard in &self.0 {
+        for shard in &self.shards {
             lock(shard).entries.retain(|entry| entry.path != path);
         }
     }
 
     /// Drops everything; only entries of the new generation are taken from now on.
     pub(super) fn clear(&self, generation: u32) {
-        for shard in &self.0 {
+        for shard in &self.shards {
             let mut shard = lock(shard);
             shard.generation = generation;
             shard.entries.clear();
@@ -78,12 +138,12 @@ impl Cache {
         let hash = id.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
             (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
         });
-        self.0.get((hash >> 16) as usize % SHARDS).map(lock)
+        self.shards.get((hash >> 16) as usize % SHARDS).map(lock)
     }
 
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.0.iter().map(|shard| lock(shard).entries.len()).sum()
+        self.shards.iter().map(|shard| lock(shard).entries.len()).sum()
     }
 }
 

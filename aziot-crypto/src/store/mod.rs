@@ -6,7 +6,7 @@
 //! one. The layout is that of earlier releases, in both directions.
 //!
 //! All writes are atomic ([`crate::file`]). Parsed keys are kept in memory for as long as their file stays the same
-//! (device, inode, size, and both times to the nanosecond), so that using one costs a single `stat`. They are dropped
+//! (device, inode, size, and both times to the nanosecond), so that using one costs a single `fstat`. They are dropped
 //! when this process writes the file, and wiped.
 //!
 //! All functions may be called from any number of threads. Calls for one file that have to read or write it wait for
@@ -122,12 +122,12 @@ impl Store {
         }
     }
 
-    /// A key that is in memory and still current, after one `stat`; never waits for another call and, while the id is
+    /// A key that is in memory and still current, after one `fstat`; never waits for another call and, while the id is
     /// known, never allocates. `None` means nothing but that [`Store::key`] has to be asked.
     #[must_use]
     pub fn cached_key(&self, id: &str) -> Option<Key> {
         let entry = self.cache.find(id)?;
-        if entry.settled && file::Identity::at(&entry.path).is_ok_and(|now| now == entry.identity) {
+        if entry.settled && entry.is_current(&self.cache) {
             return Some(Key(entry));
         }
         if entry.settled {
@@ -293,15 +293,15 @@ impl Store {
 
     /// Reads a key and remembers it. The caller has the file's turn.
     fn read_key(&self, id: &str, place: &Place, settings: &Settings) -> Result<Option<Key>, Error> {
-        let Some(Contents { bytes, identity }) = place.read()? else {
+        let Some(contents) = place.read()? else {
             return Ok(None);
         };
-        if bytes.is_empty() {
+        if contents.bytes.is_empty() {
             return Err(Error::Empty {
                 path: place.path.clone(),
             });
         }
-        if is_pem(&bytes) {
+        if is_pem(&contents.bytes) {
             return Err(Error::KeyPair {
                 path: place.path.clone(),
             });
@@ -309,13 +309,8 @@ impl Store {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or(Duration::ZERO);
-        let entry = Arc::new(Entry {
-            id: id.into(),
-            path: place.path.clone(),
-            identity,
-            settled: identity.is_settled(now),
-            key: HmacSha256::new(&bytes),
-        });
+        let settled = contents.identity.is_settled(now);
+        let entry = self.cache.entry(id, &place.path, contents, settled);
         self.cache.remember(&entry, settings.generation);
         Ok(Some(Key(entry)))
     }

@@ -256,6 +256,50 @@ fn kf_15_create_never_destroys_what_is_there() {
 }
 
 #[test]
+fn a_replaced_written_or_removed_file_is_noticed_at_once() {
+    let (home, store) = store();
+    let file = file_of(&home, "k");
+    store.import_key("k", b"first").unwrap();
+    settle();
+    assert_eq!(tag(&store.key("k").unwrap()), tag_of(b"first"));
+    assert!(store.cached_key("k").is_some());
+
+    let new = home.path().join("keys/new");
+    fs::write(&new, b"second").unwrap();
+    fs::rename(&new, &file).unwrap();
+    assert!(store.cached_key("k").is_none());
+    assert_eq!(tag(&store.key("k").unwrap()), tag_of(b"second"));
+
+    settle();
+    store.key("k").unwrap();
+    fs::write(&file, b"third!").unwrap();
+    assert!(store.cached_key("k").is_none());
+    assert_eq!(tag(&store.key("k").unwrap()), tag_of(b"third!"));
+
+    settle();
+    store.key("k").unwrap();
+    fs::rename(&file, &new).unwrap();
+    assert!(store.cached_key("k").is_none());
+    assert!(matches!(store.key("k"), Err(Error::NotFound { .. })));
+}
+
+#[test]
+fn an_exchanged_directory_is_noticed_within_seconds() {
+    let (home, store) = store();
+    store.import_key("k", b"first").unwrap();
+    settle();
+    store.key("k").unwrap();
+    fs::rename(home.path().join("keys"), home.path().join("old")).unwrap();
+    fs::create_dir(home.path().join("keys")).unwrap();
+    fs::write(file_of(&home, "k"), b"second").unwrap();
+    let started = std::time::Instant::now();
+    while tag(&store.key("k").unwrap()) != tag_of(b"second") {
+        assert!(started.elapsed() < Duration::from_secs(20), "the old key is still in use");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
 fn kf_14_import_replaces_and_refuses_before_touching_anything() {
     let (home, store) = store();
     let path = file_of(&home, "k");

@@ -115,7 +115,9 @@ pub fn send(
             }
             Err(error) => Attempt::Failed(failure(error)),
         };
-        (peer.observe)(sign(peer.class, &result));
+        if let Some(sign) = sign(peer.class, &result) {
+            (peer.observe)(sign);
+        }
         // The schedule is that of the protocol; where time is scaled for tests, so is what has passed.
         let elapsed = begin.elapsed().div_f64(scale);
         match (attempts.after(ended, elapsed, random()), result) {
@@ -205,12 +207,7 @@ fn token(tools: &Tools, peer: &Peer<'_>) -> Result<Zeroizing<String>, NoResponse
     let handle = tools.keys.load_key(peer.key).map_err(keys)?;
     let mut text = [0; TOKEN];
     // The time is read as late as possible: the token lives for seconds.
-    let token = SasToken::new(
-        peer.audience,
-        unix_time(clock::now()),
-        &mut text,
-    )
-    .map_err(long)?;
+    let token = SasToken::new(peer.audience, unix_time(clock::now()), &mut text).map_err(long)?;
     let signature = tools
         .keys
         .sign_hmac(&handle, token.to_sign())
@@ -251,20 +248,22 @@ fn failure(error: &client::Error) -> retry::Failure {
     }
 }
 
-fn sign(class: Class, result: &Result<Response, client::Error>) -> Sign {
+/// What an attempt shows about the way to the peer. An exchange that breaks off shows nothing.
+fn sign(class: Class, result: &Result<Response, client::Error>) -> Option<Sign> {
     match result {
-        Ok(response) if response.status == 429 => Sign::Throttled,
-        Ok(response) if retry::is_network_status(response.status) => Sign::Lost {
+        Ok(response) if response.status == 429 => Some(Sign::Throttled),
+        Ok(response) if retry::is_network_status(response.status) => Some(Sign::Lost {
             cause: NetworkCause::Status(response.status),
             error: Error::because(class, format_args!("HTTP error {}", response.status_line())),
             untrusted: false,
-        },
-        Ok(_) => Sign::Reached,
-        Err(error) => Sign::Lost {
+        }),
+        Ok(_) => Some(Sign::Reached),
+        Err(error) if error.is_network() => Some(Sign::Lost {
             cause: NetworkCause::NoAnswer(GaveUp::Failed(failure(error))),
             error: Error::because(class, error),
             untrusted: error.kind() == client::Kind::Untrusted,
-        },
+        }),
+        Err(_) => None,
     }
 }
 

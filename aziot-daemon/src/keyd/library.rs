@@ -285,10 +285,14 @@ impl Library {
             Mode::Full => self.functions.derive_key,
         };
         let id = Id::new(id)?;
-        twice(out, |buffer, length| {
+        let call = |buffer, length| {
             // SAFETY: `data` is a live slice; the buffer as above.
             unsafe { derive(id.as_ptr(), data.as_ptr(), data.len(), buffer, length) }
-        })
+        };
+        match mode {
+            Mode::Memory => once(out, call),
+            Mode::Full => twice(out, call),
+        }
     }
 
     /// `sign`, directly or with a key derived by `derivation`.
@@ -316,10 +320,14 @@ impl Library {
             Some(derived) => (abi::SIGN_MECHANISM_DERIVED, ptr::from_ref(derived).cast::<c_void>()),
             None => (mechanism, ptr::null()),
         };
-        twice(out, |buffer, length| {
+        let call = |buffer, length| {
             // SAFETY: the parameters, the message and what they point to live until the call returns; the buffer as above.
             unsafe { sign(id.as_ptr(), mechanism, parameters, message.as_ptr(), message.len(), buffer, length) }
-        })
+        };
+        match mode {
+            Mode::Memory => once(out, call),
+            Mode::Full => twice(out, call),
+        }
     }
 
     /// `encrypt`, or `decrypt`.
@@ -382,7 +390,7 @@ pub struct HandleMac<'l> {
 
 impl HandleMac<'_> {
     /// Runs `operation`; when the key turns out to be missing, makes it and tries once more.
-    fn with_key<T>(&self, operation: impl Fn() -> Called<T>) -> Called<T> {
+    fn with_key<T>(&self, mut operation: impl FnMut() -> Called<T>) -> Called<T> {
         let library = self.library;
         if self.mode == Mode::Full && !library.handle_key_exists.load(Ordering::Relaxed) {
             library.create_key(HANDLE_VALIDATION_KEY, abi::KEY_USAGE_SIGN)?;
@@ -409,6 +417,19 @@ impl Mac for HandleMac<'_> {
         };
         let id = Id::new(HANDLE_VALIDATION_KEY)?;
         let mechanism = abi::SIGN_MECHANISM_HMAC_SHA256;
+        if self.library.functions.extended.is_none() {
+            // Libraries by others may rely on being asked for the size first.
+            let mut signature = Vec::new();
+            self.with_key(|| {
+                twice(&mut signature, |buffer, length| {
+                    // SAFETY: the message is a live slice; `twice` passes null, or a buffer of the capacity in `length`.
+                    unsafe {
+                        sign(id.as_ptr(), mechanism, ptr::null(), message.as_ptr(), message.len(), buffer, length)
+                    }
+                })
+            })?;
+            return signature.try_into().map_err(|_| CallError::Rc(Rc::EXTERNAL));
+        }
         self.with_key(|| {
             let mut signature = [0; MAC_SIZE];
             let mut length = signature.len();
@@ -461,6 +482,19 @@ fn check(rc: Rc) -> Called<()> {
         Rc::WOULD_BLOCK => Err(CallError::WouldBlock),
         rc => Err(CallError::Rc(rc)),
     }
+}
+
+/// Bytes of a MAC, a signature or a derived key: what our own library answers from memory is never longer.
+const SHORT_OUTPUT: usize = 256;
+
+/// One call with a buffer that is always large enough, for the functions that only our own library has.
+fn once(out: &mut Vec<u8>, call: impl Fn(*mut u8, *mut usize) -> Rc) -> Called<()> {
+    out.clear();
+    out.resize(SHORT_OUTPUT, 0);
+    let mut length = out.len();
+    check(call(out.as_mut_ptr(), &raw mut length))?;
+    out.truncate(length);
+    Ok(())
 }
 
 /// The two-call protocol: a null buffer to learn the size, then a buffer of that size; the result may be shorter.

@@ -132,6 +132,10 @@ const CONNECTIONS: usize = 2048;
 /// Different users with open connections at a time.
 const USERS: usize = 256;
 
+/// Connections accepted before those that are there have their turn: clients that connect without pause must not keep the
+/// loop busy for themselves.
+const ACCEPTED_AT_ONCE: usize = 32;
+
 /// A reload waits for quiet, but not for ever.
 const RELOAD_LATEST: u32 = 10;
 
@@ -174,6 +178,11 @@ struct Reload {
 impl<S: Service> Server<S> {
     fn new(make: impl FnOnce(&mut Context<'_, S>) -> S, setup: Setup) -> Result<Self, Error> {
         let broken = |what| move |error: io::Error| Error::Loop(what, error);
+        // First, while no descriptor of ours can be taken for one that was passed.
+        let listener = listener::listen(&setup.endpoint).map_err(Error::Listen)?;
+        // Before clients can know that the service is there, and signal it.
+        sys::block_signals().map_err(broken("signal handling"))?;
+        // Before any other descriptor: one that was announced but not passed must not turn out to be one of our own.
         let signals = Signals::new().map_err(broken("signal handling"))?;
         let poll = Poll::new().map_err(broken("the event queue"))?;
         let waker = mio::Waker::new(poll.registry(), WAKER).map_err(broken("the event queue"))?;
@@ -186,7 +195,6 @@ impl<S: Service> Server<S> {
                 })
                 .ok()
         });
-        let listener = listener::listen(&setup.endpoint).map_err(Error::Listen)?;
 
         let registry = poll.registry();
         let register = |fd: i32, token| registry.register(&mut SourceFd(&fd), token, Interest::READABLE);
@@ -366,7 +374,7 @@ impl<S: Service> Server<S> {
         if self.kernel.stopping || self.accept_again.is_some() {
             return;
         }
-        loop {
+        for _ in 0..ACCEPTED_AT_ONCE {
             match self.listener.socket.accept() {
                 Ok((stream, _)) => self.admit(stream),
                 Err(error) => match error.kind() {
@@ -381,6 +389,8 @@ impl<S: Service> Server<S> {
                 },
             }
         }
+        // There may be more; those that are connected have their turn first.
+        self.accept_again = Some(Instant::now());
     }
 
     fn admit(&mut self, stream: std::os::unix::net::UnixStream) {
@@ -398,13 +408,26 @@ impl<S: Service> Server<S> {
             );
             return;
         }
-        if let Err(refused) = self.kernel.accounts.open(peer.uid, self.kernel.max_requests) {
-            log::info!("{refused}");
-            return;
+        if self.kernel.accounts.open(peer.uid, self.kernel.max_requests).is_err() {
+            // The kernel may not have told yet which of the user's connections are closed.
+            self.look_at_connections_of(peer.uid);
+            if let Err(refused) = self.kernel.accounts.open(peer.uid, self.kernel.max_requests) {
+                log::info!("{refused}");
+                return;
+            }
         }
         if let Err(error) = self.attach(stream, peer) {
             self.kernel.accounts.close(peer.uid);
             log::warn!("could not serve a connection: {error}");
+        }
+    }
+
+    fn look_at_connections_of(&mut self, uid: u32) {
+        for index in self.kernel.table.places() {
+            if let Some(conn) = self.kernel.table.at(index).filter(|conn| conn.peer.uid == uid) {
+                conn.readable = true;
+                self.drive(index);
+            }
         }
     }
 

@@ -7,14 +7,13 @@ use std::time::Duration;
 
 use aziot_core::api::{Api, Route};
 use aziot_core::http::Method;
-use aziot_core::http::query;
 use aziot_core::json::Bytes;
 use aziot_daemon::lanes::Lane;
 use aziot_daemon::listener::Endpoint;
+use aziot_daemon::logging;
 use aziot_daemon::server::{self, Setup};
 use aziot_daemon::service::{Context, Handled, Reply, Request, RequestId, Service};
 use aziot_daemon::timing::Timing;
-use aziot_daemon::logging;
 use serde_json::{Value, json};
 
 /// Where the routes lead.
@@ -45,12 +44,42 @@ static API: Api<Op> = Api {
             methods: &[Method::Get, Method::Post, Method::Put, Method::Delete],
             id: Op::Item,
         },
-        Route { path: "/newer", since: 1, methods: &[Method::Get], id: Op::Newer },
-        Route { path: "/nc", since: 0, methods: &[Method::Get, Method::Delete], id: Op::NoContent },
-        Route { path: "/ncc", since: 0, methods: &[Method::Get], id: Op::NoContentAndClose },
-        Route { path: "/slow", since: 0, methods: &[Method::Get, Method::Post], id: Op::Slow },
-        Route { path: "/big", since: 0, methods: &[Method::Get], id: Op::Big },
-        Route { path: "/broken", since: 0, methods: &[Method::Get], id: Op::Broken },
+        Route {
+            path: "/newer",
+            since: 1,
+            methods: &[Method::Get],
+            id: Op::Newer,
+        },
+        Route {
+            path: "/nc",
+            since: 0,
+            methods: &[Method::Get, Method::Delete],
+            id: Op::NoContent,
+        },
+        Route {
+            path: "/ncc",
+            since: 0,
+            methods: &[Method::Get],
+            id: Op::NoContentAndClose,
+        },
+        Route {
+            path: "/slow/{ms}",
+            since: 0,
+            methods: &[Method::Get, Method::Post],
+            id: Op::Slow,
+        },
+        Route {
+            path: "/big/{bytes}",
+            since: 0,
+            methods: &[Method::Get],
+            id: Op::Big,
+        },
+        Route {
+            path: "/broken",
+            since: 0,
+            methods: &[Method::Get],
+            id: Op::Broken,
+        },
     ],
 };
 
@@ -78,14 +107,19 @@ impl Service for Stub {
         &API
     }
 
-    fn request(&mut self, mut request: Request<'_, Op>, reply: Reply<'_>, cx: &mut Context<'_, Self>) -> Handled {
+    fn request(
+        &mut self,
+        mut request: Request<'_, Op>,
+        reply: Reply<'_>,
+        cx: &mut Context<'_, Self>,
+    ) -> Handled {
         match request.op {
             Op::Item => item(&mut request, reply),
             Op::Newer => reply.ok(&json!({ "version": request.version })),
             Op::NoContent => reply.no_content(),
             Op::NoContentAndClose => reply.no_content_and_close(),
             Op::Slow => {
-                let pause = Duration::from_millis(number(request.query, "ms"));
+                let pause = Duration::from_millis(number(request.param));
                 let id = request.id;
                 let job = move || {
                     std::thread::sleep(pause);
@@ -97,7 +131,7 @@ impl Service for Stub {
                 }
             }
             Op::Big => {
-                let size = usize::try_from(number(request.query, "bytes")).unwrap_or(0);
+                let size = usize::try_from(number(request.param)).unwrap_or(0);
                 reply.ok(&json!({ "text": "x".repeat(size) }))
             }
             Op::Broken => reply.error(500, &"a first cause\nand its own cause"),
@@ -115,12 +149,13 @@ fn item<'r>(request: &mut Request<'r, Op>, reply: Reply<'_>) -> Handled {
     let peer = request.peer;
     let mut echo = json!({
         "id": request.param,
-        "query": pairs(request.query),
+        "type": request.kind,
         "version": request.version,
         "uid": peer.uid,
         "pid": peer.pid,
     });
-    let optional = request.method == Method::Get || (request.method == Method::Delete && request.body.is_none());
+    let optional = request.method == Method::Get
+        || (request.method == Method::Delete && request.body.is_none());
     if !optional {
         let item: Item<'r> = match request.decode() {
             Ok(item) => item,
@@ -132,21 +167,8 @@ fn item<'r>(request: &mut Request<'r, Op>, reply: Reply<'_>) -> Handled {
     reply.ok(&echo)
 }
 
-/// All pairs but `api-version`, decoded.
-fn pairs(query: &str) -> Vec<(String, String)> {
-    let mut scratch = vec![0; query.len() * 3];
-    let mut decoded = |text: &str| {
-        let pair = query::Pair { name: "", value: text };
-        pair.decoded(&mut scratch).map(|(text, _)| text.to_owned()).unwrap_or_default()
-    };
-    query::pairs(query)
-        .filter(|pair| !pair.is("api-version"))
-        .map(|pair| (decoded(pair.name), decoded(pair.value)))
-        .collect()
-}
-
-fn number(query: &str, name: &str) -> u64 {
-    query::pairs(query).find(|pair| pair.is(name)).and_then(|pair| pair.value.parse().ok()).unwrap_or(0)
+fn number(param: &str) -> u64 {
+    param.parse().unwrap_or(0)
 }
 
 fn main() -> ExitCode {
@@ -155,7 +177,10 @@ fn main() -> ExitCode {
         log::error!("usage: stub-service SOCKET");
         return ExitCode::from(2);
     };
-    let max_requests = std::env::var("STUB_MAX_REQUESTS").ok().and_then(|n| n.parse().ok()).unwrap_or(10);
+    let max_requests = std::env::var("STUB_MAX_REQUESTS")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(10);
     let setup = Setup {
         endpoint: Endpoint::Path(socket.into()),
         max_requests,
