@@ -10,6 +10,8 @@ use core::fmt;
 use base64ct::{Base64, Base64Unpadded, Encoding as _};
 use zeroize::Zeroizing;
 
+use crate::output::BufferFull;
+
 /// Decodes `text` in place; the bytes are at the front of the same memory.
 ///
 /// # Errors
@@ -198,19 +200,6 @@ impl fmt::Display for DecodeIntoError {
 }
 
 impl core::error::Error for DecodeIntoError {}
-
-/// The output buffer is too small.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub struct BufferFull;
-
-impl fmt::Display for BufferFull {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the output buffer is too small")
-    }
-}
-
-impl core::error::Error for BufferFull {}
 
 /// Where the last quad starts, which is the one that may be padded or incomplete.
 fn last_quad(text: &[u8]) -> Result<usize, Error> {

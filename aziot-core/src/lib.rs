@@ -22,6 +22,7 @@ pub mod id;
 pub mod json;
 pub mod limits;
 pub mod output;
+pub mod percent;
 pub mod provisioning;
 pub mod retry;
 pub mod sas;

@@ -1,8 +1,8 @@
-//! Text written into a caller's buffer, with the length it needs known even when it does not fit.
+//! Text written into a caller's buffer.
 
 use core::fmt;
 
-/// Appends to a slice. Goes on counting when the slice is full, so that the error can say how much room is needed.
+/// Appends to a slice. When the slice is full it goes on counting, and only the end of the work is an error.
 #[derive(Debug)]
 pub struct Output<'a> {
     buffer: &'a mut [u8],
@@ -29,44 +29,26 @@ impl<'a> Output<'a> {
         self.put(text.as_bytes());
     }
 
-    /// Appends `text` as a JSON string, quotes included. Only quotes, backslashes and control characters are escaped.
-    pub fn put_json_string(&mut self, text: &str) {
-        self.put(b"\"");
-        let mut rest = text.as_bytes();
-        while let Some(at) = rest
-            .iter()
-            .position(|byte| *byte < 0x20 || *byte == b'"' || *byte == b'\\')
-        {
-            let Some((before, [special, after @ ..])) = rest.split_at_checked(at) else {
+    /// Appends `value` in decimal.
+    pub fn put_decimal(&mut self, mut value: usize) {
+        let mut digits = [0; 20];
+        let mut used = 0_usize;
+        for digit in digits.iter_mut().rev() {
+            *digit = b'0' + (value % 10) as u8;
+            used = used.saturating_add(1);
+            value /= 10;
+            if value == 0 {
                 break;
-            };
-            self.put(before);
-            match *special {
-                b'"' => self.put(b"\\\""),
-                b'\\' => self.put(b"\\\\"),
-                0x08 => self.put(b"\\b"),
-                b'\t' => self.put(b"\\t"),
-                b'\n' => self.put(b"\\n"),
-                0x0c => self.put(b"\\f"),
-                b'\r' => self.put(b"\\r"),
-                control => {
-                    self.put(b"\\u00");
-                    self.put_hex(control, b'a');
-                }
             }
-            rest = after;
         }
-        self.put(rest);
-        self.put(b"\"");
+        let start = digits.len().saturating_sub(used);
+        self.put(digits.get(start..).unwrap_or_default());
     }
 
-    /// Appends two hex digits, `ten` being the digit for ten (`a` or `A`).
-    pub(crate) fn put_hex(&mut self, byte: u8, ten: u8) {
-        let digit = |nibble: u8| match nibble {
-            0..=9 => b'0'.wrapping_add(nibble),
-            _ => ten.wrapping_add(nibble.wrapping_sub(10)),
-        };
-        self.put(&[digit(byte >> 4), digit(byte & 0xf)]);
+    /// Appends formatted text; what `write!` calls. Cannot fail, as [`finish`](Self::finish) does that.
+    pub fn write_fmt(&mut self, text: fmt::Arguments<'_>) {
+        // Only a `Display` that breaks its promise could be the cause of an error.
+        let _ = fmt::Write::write_fmt(self, text);
     }
 
     /// Bytes appended so far, whether they fitted or not.
@@ -84,11 +66,9 @@ impl<'a> Output<'a> {
         self.length == self.buffer.len()
     }
 
-    /// What is in the buffer so far.
-    pub(crate) fn written(&self) -> &[u8] {
-        self.buffer
-            .get(..self.length.min(self.buffer.len()))
-            .unwrap_or_default()
+    /// What has been appended since the length was `start`, unless not everything fitted.
+    pub(crate) fn since(&self, start: usize) -> Option<&[u8]> {
+        self.buffer.get(start..self.length)
     }
 
     /// Drops everything after the first `length` bytes.
@@ -101,10 +81,9 @@ impl<'a> Output<'a> {
     /// # Errors
     /// Not everything fitted.
     pub fn split(self) -> Result<(&'a mut [u8], &'a mut [u8]), BufferFull> {
-        let full = BufferFull {
-            needed: self.length,
-        };
-        self.buffer.split_at_mut_checked(self.length).ok_or(full)
+        self.buffer
+            .split_at_mut_checked(self.length)
+            .ok_or(BufferFull)
     }
 
     /// The bytes written.
@@ -120,9 +99,8 @@ impl<'a> Output<'a> {
     /// # Errors
     /// Not everything fitted.
     pub fn finish_str(self) -> Result<&'a str, BufferFull> {
-        let needed = self.length;
         // Only whole texts are appended, so this is UTF-8 whenever it is complete.
-        core::str::from_utf8(self.finish()?).map_err(|_| BufferFull { needed })
+        core::str::from_utf8(self.finish()?).map_err(|_| BufferFull)
     }
 }
 
@@ -133,21 +111,14 @@ impl fmt::Write for Output<'_> {
     }
 }
 
-/// A buffer is too small for what was to be written to it.
+/// An output buffer is too small for what was to be written to it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub struct BufferFull {
-    /// Bytes it would have taken.
-    pub needed: usize,
-}
+pub struct BufferFull;
 
 impl fmt::Display for BufferFull {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "the text takes {} bytes, more than there is room for",
-            self.needed
-        )
+        f.write_str("the output buffer is too small")
     }
 }
 
@@ -155,8 +126,6 @@ impl core::error::Error for BufferFull {}
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
     #[test]
@@ -164,18 +133,20 @@ mod tests {
         let mut buffer = [0; 4];
         let mut output = Output::new(&mut buffer);
         output.put_str("abc");
-        assert_eq!(output.written(), b"abc");
+        assert_eq!(output.since(1), Some(&b"bc"[..]));
         output.put_str("def");
-        assert_eq!(output.finish(), Err(BufferFull { needed: 6 }));
+        assert_eq!(output.since(0), None);
+        assert_eq!(output.len(), 6);
+        assert_eq!(output.finish(), Err(BufferFull));
     }
 
-    proptest! {
-        #[test]
-        fn json_strings_equal_serde(text in any::<String>()) {
-            let mut buffer = vec![0; text.len() * 6 + 2];
+    #[test]
+    fn decimal_numbers() {
+        for value in [0, 7, 10, 255, 100_000, usize::MAX] {
+            let mut buffer = [0; 20];
             let mut output = Output::new(&mut buffer);
-            output.put_json_string(&text);
-            prop_assert_eq!(output.finish_str().unwrap(), serde_json::to_string(&text).unwrap());
+            output.put_decimal(value);
+            assert_eq!(output.finish_str().unwrap(), value.to_string());
         }
     }
 }

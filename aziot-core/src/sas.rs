@@ -7,15 +7,14 @@
 //! The signature is an HMAC-SHA256 over `<resource> LF <expiry>`, made elsewhere: by the Keys Service or a TPM. A token is
 //! good for [`LIFETIME`] seconds only, so make a new one for every attempt of a request.
 
-use core::fmt::{self, Write as _};
+use core::fmt;
 
-use base64ct::{Base64, Encoding};
-
+use crate::base64;
 use crate::handle::MAC_SIZE;
 use crate::id::{DeviceId, HubName, RegistrationId, ScopeId};
 use crate::output::{BufferFull, Output};
+use crate::percent::Set;
 use crate::time::UnixTime;
-use crate::uri::EncodeSet;
 
 /// Seconds from making a token to its expiry.
 pub const LIFETIME: u64 = 30;
@@ -55,7 +54,11 @@ impl Audience<'_> {
             .flat_map(char::to_lowercase)
         {
             let mut utf8 = [0; 4];
-            EncodeSet::AUDIENCE.encode(letter.encode_utf8(&mut utf8).as_bytes(), out);
+            write!(
+                out,
+                "{}",
+                Set::AUDIENCE.encode(letter.encode_utf8(&mut utf8))
+            );
         }
     }
 }
@@ -83,8 +86,7 @@ impl<'o> SasToken<'o> {
         let mut out = Output::new(out);
         audience.put(&mut out);
         let resource = out.len();
-        // Writing to an `Output` cannot fail.
-        let _ = write!(out, "\n{}", now.saturating_add(LIFETIME).as_secs());
+        write!(out, "\n{}", now.saturating_add(LIFETIME).as_secs());
         let key_name = match audience {
             Audience::Device { .. } => None,
             Audience::Registration { .. } => Some("registration"),
@@ -114,18 +116,17 @@ impl<'o> SasToken<'o> {
             .to_sign
             .split_at_checked(self.resource)
             .unwrap_or_default();
-        let mut base64 = [0; MAC_SIZE.div_ceil(3) * 4];
-        let signature = Base64::encode(signature, &mut base64).unwrap_or_default();
+        let mut text = [0; base64::encoded_len(MAC_SIZE)];
+        let signature = base64::encode(signature, &mut text)?;
         let mut out = Output::new(out);
-        out.put_str("SharedAccessSignature sr=");
-        out.put_str(resource);
-        out.put_str("&sig=");
-        EncodeSet::FORM.encode(signature.as_bytes(), &mut out);
-        out.put_str("&se=");
-        out.put_str(expiry.trim_start());
+        write!(
+            out,
+            "SharedAccessSignature sr={resource}&sig={}&se={}",
+            Set::FORM.encode(signature),
+            expiry.trim_start(),
+        );
         if let Some(name) = self.key_name {
-            out.put_str("&skn=");
-            out.put_str(name);
+            write!(out, "&skn={name}");
         }
         out.finish_str()
     }
@@ -175,11 +176,13 @@ impl fmt::Display for ClockOff {
 
 #[cfg(test)]
 mod tests {
+    use base64ct::{Base64, Encoding};
     use hmac::{Hmac, KeyInit, Mac};
     use proptest::prelude::*;
     use sha2::Sha256;
 
     use super::*;
+    use crate::percent;
 
     fn hmac(key: &[u8], message: &[u8]) -> [u8; 32] {
         let mut mac = Hmac::<Sha256>::new_from_slice(key).unwrap();
@@ -343,7 +346,7 @@ mod tests {
     fn small_buffers() {
         assert_eq!(
             SasToken::new(device("h", "d"), UnixTime::EPOCH, &mut [0; 12]),
-            Err(BufferFull { needed: 14 })
+            Err(BufferFull)
         );
         let mut text = [0; 14];
         let token = SasToken::new(device("h", "d"), UnixTime::EPOCH, &mut text).unwrap();
@@ -357,7 +360,7 @@ mod tests {
             let mut text = vec![0; 1024];
             let token = SasToken::new(device("Hub", &id), UnixTime::EPOCH, &mut text).unwrap();
             let (resource, expiry) = token.to_sign.split_once('\n').unwrap();
-            let decoded: Vec<u8> = crate::uri::percent_decode(resource.as_bytes()).collect();
+            let decoded: Vec<u8> = percent::decode(resource, percent::Plus::Plus).collect();
             let lower: String = format!("Hub/devices/{id}").chars().flat_map(char::to_lowercase).collect();
             prop_assert_eq!(String::from_utf8(decoded).unwrap(), lower);
             prop_assert_eq!(expiry, "30");

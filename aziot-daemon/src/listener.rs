@@ -9,6 +9,7 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use aziot_core::uri::descriptor_by_name;
 use rustix::net::{AddressFamily, SocketAddrAny, SocketAddrUnix};
 
 use crate::sys;
@@ -143,13 +144,9 @@ pub fn listen(endpoint: &Endpoint, passed: &Passed) -> Result<Listener, Error> {
     match endpoint {
         Endpoint::Fd(fd) => activated(*fd),
         Endpoint::FdName(name) => {
-            let index = passed
-                .names
-                .iter()
-                .position(|n| n == name)
-                .ok_or_else(|| Error::Name(name.clone()))?;
-            let offset = RawFd::try_from(index).map_err(|_| Error::Name(name.clone()))?;
-            activated(FIRST_FD.saturating_add(offset))
+            let fd = descriptor_by_name(name, passed.names.as_deref())
+                .map_err(|_| Error::Name(name.clone()))?;
+            activated(fd)
         }
         Endpoint::Path(path) => match passed.choose(path) {
             Some(fd) => activated(fd),
@@ -162,7 +159,8 @@ pub fn listen(endpoint: &Endpoint, passed: &Passed) -> Result<Listener, Error> {
 #[derive(Debug, Default)]
 pub struct Passed {
     count: RawFd,
-    names: Vec<String>,
+    /// `LISTEN_FDNAMES`.
+    names: Option<String>,
 }
 
 impl Passed {
@@ -185,13 +183,10 @@ impl Passed {
         for fd in FIRST_FD..FIRST_FD.saturating_add(count) {
             sys::set_close_on_exec(fd).map_err(|error| Error::CloseOnExec(fd, error))?;
         }
-        let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
-        let names = names
-            .split(':')
-            .filter(|n| !n.is_empty())
-            .map(ToOwned::to_owned)
-            .collect();
-        Ok(Self { count, names })
+        Ok(Self {
+            count,
+            names: std::env::var("LISTEN_FDNAMES").ok(),
+        })
     }
 
     /// One descriptor is ours; of several, the one bound to our path, so that an additional `ListenStream=` does no harm.

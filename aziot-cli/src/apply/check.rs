@@ -1,12 +1,11 @@
 //! Checking a new configuration before anything is written.
 
 use std::ffi::OsStr;
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use aziot_core::config::certd::PreloadedCert;
 use aziot_core::config::identityd::Source;
-use aziot_core::config::url::Url;
 use aziot_core::config::{Invalid, Merged, Places, Problem, certd, identityd, keyd, tpmd};
 use aziot_core::super_config::{HEADER, Output};
 use aziot_daemon::config_files::{self, ConfigFiles, Document, Read};
@@ -148,6 +147,14 @@ fn decode(service: Service, read: &Read, places: &Places) -> Result<Vec<Problem>
     decoded.map_err(|Invalid { problems, .. }| problems.iter().map(ToString::to_string).collect())
 }
 
+/// The file that a `file:` URI names.
+pub fn file_named(uri: &str) -> Option<PathBuf> {
+    // Decoded, it is at most one byte longer.
+    let mut path = vec![0; uri.len() + 1];
+    let path = aziot_core::uri::file_path(uri, &mut path).ok()?;
+    Some(OsStr::from_bytes(path).into())
+}
+
 /// Warnings about files that the configuration names and that the service will not be able to read.
 pub fn referenced_files(output: &Output, users: &ServiceUsers, device_key: &Path) -> Vec<Problem> {
     let mut named: Vec<(Service, String, &str)> = Vec::new();
@@ -171,13 +178,9 @@ pub fn referenced_files(output: &Output, users: &ServiceUsers, device_key: &Path
     }
     let mut warnings = Vec::new();
     for (service, what, uri) in named {
-        let Ok(url) = uri.parse::<Url>() else {
+        let Some(path) = file_named(uri) else {
             continue;
         };
-        let Some(path) = url.file_path().filter(|_| url.scheme() == "file") else {
-            continue;
-        };
-        let path = PathBuf::from(std::ffi::OsString::from_vec(path));
         if output.device_key.is_some() && path == device_key {
             continue;
         }

@@ -197,15 +197,7 @@ fn stage(
 
 /// Whether the configuration names the file as the place of a key.
 fn is_named(output: &Output, path: &Path) -> bool {
-    let named = |location: &str| {
-        let url: Option<aziot_core::config::url::Url> = location.parse().ok();
-        url.and_then(|url| url.file_path()).is_some_and(|named| {
-            let named = PathBuf::from(std::ffi::OsString::from(
-                String::from_utf8_lossy(&named).into_owned(),
-            ));
-            named == path
-        })
-    };
+    let named = |location: &str| check::file_named(location).is_some_and(|named| named == path);
     output
         .keyd
         .preloaded_keys

@@ -20,10 +20,10 @@ mod tests;
 
 use core::fmt;
 
-use crate::http::percent::{DecodeError, Plus};
 use crate::http::request::Head;
-use crate::http::{Method, chunked, percent, query};
+use crate::http::{Method, chunked, query};
 use crate::json;
+use crate::percent::{self, DecodeError, Plus};
 
 /// One service's interface.
 #[derive(Debug)]

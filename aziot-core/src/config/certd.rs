@@ -381,7 +381,7 @@ pub(crate) fn warn_http(section: &Section<'_>, key: &str, url: &Url) {
             format!(
                 "EST server URL \"{}\" is configured with unencrypted HTTP, which may expose \
                  device to man-in-the-middle attacks",
-                url.without_userinfo()
+                url.without_user_info()
             ),
             "to clear this warning, configure HTTPS for your EST server and update the URL",
         );

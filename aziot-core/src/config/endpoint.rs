@@ -2,72 +2,21 @@
 
 use alloc::format;
 use alloc::string::String;
+use alloc::vec;
 use alloc::vec::Vec;
-use core::fmt;
 
 use super::section::Section;
-use super::url::{Url, UrlError};
+use crate::uri::Connector;
 
-/// Address of a service's socket.
+/// Address of a service's socket: a [`Connector`] that can be used, and owns its text.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Endpoint {
     /// `unix://PATH`: path of a Unix socket, in bytes.
     Unix(Vec<u8>),
     /// `fd://N`: an inherited descriptor.
-    Descriptor(u32),
+    Fd(i32),
     /// `fd://NAME`: the inherited descriptor of that name in `LISTEN_FDNAMES`.
-    NamedDescriptor(String),
-    /// `http://…`: plain TCP, which the services do not offer. Kept so that a reader can warn and use the default.
-    Http(String),
-}
-
-/// Why a text is not an [`Endpoint`].
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum EndpointError {
-    /// It is no absolute URL.
-    Url(UrlError),
-    /// A `unix:` URI that names a host, as two slashes instead of three do, or no path.
-    NotAPath,
-    /// An `fd:` URI without descriptor.
-    NoDescriptor,
-    /// Neither `unix:` nor `fd:`.
-    Scheme,
-}
-
-impl fmt::Display for EndpointError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Url(error) => error.fmt(f),
-            Self::NotAPath => f.write_str("unix URI could not be converted to a file path"),
-            Self::NoDescriptor => f.write_str("fd URI does not have a host"),
-            Self::Scheme => f.write_str("unrecognized scheme"),
-        }
-    }
-}
-
-impl core::error::Error for EndpointError {}
-
-impl core::str::FromStr for Endpoint {
-    type Err = EndpointError;
-
-    fn from_str(text: &str) -> Result<Self, EndpointError> {
-        let url: Url = text.parse().map_err(EndpointError::Url)?;
-        match url.scheme() {
-            "unix" => match url.file_path() {
-                Some(path) if path.len() > 1 => Ok(Self::Unix(path)),
-                _ => Err(EndpointError::NotAPath),
-            },
-            "fd" => match url.host() {
-                "" => Err(EndpointError::NoDescriptor),
-                host => Ok(match host.parse() {
-                    Ok(number) => Self::Descriptor(number),
-                    Err(_) => Self::NamedDescriptor(host.into()),
-                }),
-            },
-            "http" => Ok(Self::Http(format!("{url}"))),
-            _ => Err(EndpointError::Scheme),
-        }
-    }
+    FdName(String),
 }
 
 impl Endpoint {
@@ -81,11 +30,15 @@ impl Endpoint {
         let Some(section) = endpoints else {
             return default;
         };
-        let Some(text) = section.optional::<&str>(key) else {
+        let Some(uri) = section.optional::<&str>(key) else {
             return default;
         };
-        match text.parse() {
-            Ok(Self::Http(_)) => {
+        let mut decoded = vec![0; uri.len().saturating_add(1)];
+        match Connector::parse(uri, &mut decoded) {
+            Ok(Connector::Unix(path)) => Self::Unix(path.into()),
+            Ok(Connector::Fd(fd)) => Self::Fd(fd),
+            Ok(Connector::FdName(name)) => Self::FdName(name.into()),
+            Ok(Connector::Tcp(_)) => {
                 section.reader().warning(
                     section.key_at(key),
                     format!(
@@ -96,11 +49,14 @@ impl Endpoint {
                 );
                 default
             }
-            Ok(endpoint) => endpoint,
             Err(error) => {
                 let hint =
                     "write unix:// and an absolute path, such as \"unix:///run/aziot/keyd.sock\"";
-                let message = format!("`{}`: malformed URI: {error}", section.path_of(key));
+                let message = format!(
+                    "`{}`: malformed URI: {}",
+                    section.path_of(key),
+                    error.reason
+                );
                 section.refuse(key, &message, hint);
                 default
             }

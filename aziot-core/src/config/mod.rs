@@ -36,7 +36,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-pub use endpoint::{Endpoint, EndpointError};
+pub use endpoint::Endpoint;
 pub use merge::Merged;
 pub use places::Places;
 pub use policy::{AutoRenew, Policy, PolicyError};

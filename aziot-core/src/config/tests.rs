@@ -390,9 +390,9 @@ fn http_endpoints_warn_and_the_default_is_used() {
 
 #[test]
 fn hc_06_connector_uris() {
-    use EndpointError::*;
     let unix = |path: &str| Ok(Endpoint::Unix(path.as_bytes().to_vec()));
-    for (text, expected) in [
+    let no_path = "unix URI could not be converted to a file path";
+    for (uri, expected) in [
         ("unix:///run/aziot/keyd.sock", unix("/run/aziot/keyd.sock")),
         ("unix:/run/x", unix("/run/x")),
         ("unix://localhost/run/x", unix("/run/x")),
@@ -400,26 +400,23 @@ fn hc_06_connector_uris() {
         ("unix:///run/a%20b", unix("/run/a b")),
         ("unix:///run/a?b#c", unix("/run/a")),
         ("unix:///a/../b", unix("/b")),
-        ("unix://run/x.sock", Err(NotAPath)),
-        ("unix://", Err(NotAPath)),
-        (
-            "http://127.0.0.1:8888",
-            Ok(Endpoint::Http("http://127.0.0.1:8888/".into())),
-        ),
-        (
-            "http://127.0.0.1:80",
-            Ok(Endpoint::Http("http://127.0.0.1/".into())),
-        ),
-        ("fd://3", Ok(Endpoint::Descriptor(3))),
-        ("fd://NAME", Ok(Endpoint::NamedDescriptor("NAME".into()))),
-        ("fd:3", Err(NoDescriptor)),
-        ("fd:///3", Err(NoDescriptor)),
-        ("https://x", Err(Scheme)),
-        ("ftp://x", Err(Scheme)),
-        ("", Err(Url(super::url::UrlError::Relative))),
-        ("foo", Err(Url(super::url::UrlError::Relative))),
+        ("unix://run/x.sock", Err(no_path)),
+        ("unix://", Err(no_path)),
+        ("http://127.0.0.1:8888", unix("/run/aziot/keyd.sock")),
+        ("fd://3", Ok(Endpoint::Fd(3))),
+        ("fd://NAME", Ok(Endpoint::FdName("NAME".into()))),
+        ("fd:3", Err("fd URI does not have a host")),
+        ("fd:///3", Err("fd URI does not have a host")),
+        ("https://x", Err("unrecognized scheme")),
+        ("ftp://x", Err("unrecognized scheme")),
+        ("", Err("relative URL without a base")),
+        ("foo", Err("relative URL without a base")),
     ] {
-        assert_eq!(text.parse::<Endpoint>(), expected, "{text}");
+        let read = keyd(&format!("[endpoints]\naziot_keyd = \"{uri}\"\n"));
+        match expected {
+            Ok(endpoint) => assert_eq!(read.unwrap().settings.endpoint, endpoint, "{uri}"),
+            Err(reason) => assert_has(&error(read), &format!("malformed URI: {reason}")),
+        }
     }
 }
 
@@ -459,6 +456,8 @@ fn urls_are_normalised() {
         (" \thttps://h\n", "https://h/"),
         ("foo://Bar/a b", "foo://Bar/a%20b"),
         ("foo:opaque text", "foo:opaque text"),
+        ("foo:/.//x", "foo:/.//x"),
+        ("https://h/a\nb", "https://h/ab"),
     ] {
         assert_eq!(
             text.parse::<Url>().map(|url| url.to_string()),
@@ -468,25 +467,38 @@ fn urls_are_normalised() {
     }
     use super::url::UrlError::*;
     for (text, error) in [
-        ("", Relative),
-        ("example.com", Relative),
-        ("/a", Relative),
-        ("1a:b", Relative),
+        ("", RelativeWithoutBase),
+        ("example.com", RelativeWithoutBase),
+        ("/a", RelativeWithoutBase),
+        ("1a:b", RelativeWithoutBase),
         ("https://", EmptyHost),
         ("https:///", EmptyHost),
-        ("https://a b/", Host),
-        ("https://a<b/", Host),
+        ("https://a b/", InvalidCharacter),
+        ("https://a<b/", InvalidCharacter),
         ("https://bücher.example/", NonAsciiHost),
-        ("https://1.2.3/", Address),
-        ("https://[::g]/", Address),
-        ("https://h:99999/", Port),
-        ("https://h:a/", Port),
+        ("https://1.2.3/", InvalidIpv4),
+        ("https://[::g]/", InvalidIpv6),
+        ("https://h:99999/", InvalidPort),
+        ("https://h:a/", InvalidPort),
     ] {
         assert_eq!(
             text.parse::<Url>().map(|url| url.to_string()),
             Err(error),
             "{text}"
         );
+    }
+}
+
+#[test]
+fn urls_are_shown_without_passwords() {
+    for (text, shown) in [
+        ("http://u:p@h/x@y", "http://h/x@y"),
+        ("http://h/x@y", "http://h/x@y"),
+        ("foo:a@b", "foo:a@b"),
+    ] {
+        let url: Url = text.parse().unwrap();
+        assert_eq!(url.without_user_info(), shown);
+        assert!(!format!("{url:?}").contains("u:p"));
     }
 }
 
@@ -1062,7 +1074,7 @@ proptest! {
     #[test]
     fn file_urls_round_trip(path in "/[^\0/.][^\0]{0,20}") {
         prop_assume!(!path.contains("/.") && !path.contains("//"));
-        let url = Url::from_file_path(path.as_bytes());
+        let url = crate::uri::FileUri(path.as_bytes()).to_string();
         prop_assert_eq!(url.parse::<Url>().unwrap().file_path(), Some(path.into_bytes()));
     }
 

@@ -23,9 +23,9 @@ use answer::{Registered, State as Reported};
 use crate::id::{RegistrationId, ScopeId};
 use crate::json;
 use crate::output::{BufferFull, Output};
+use crate::percent::Set;
 use crate::retry::{Answer, GaveUp, Policy, is_network_status};
 use crate::sas::Audience;
-use crate::uri::EncodeSet;
 
 /// The version of the service's API that is spoken.
 pub const API_VERSION: &str = "2021-06-01";
@@ -205,19 +205,19 @@ impl<'a> Enrolment<'a> {
         out: &'o mut [u8],
     ) -> Result<&'o str, BufferFull> {
         let mut out = Output::new(out);
-        out.put(b"/");
-        EncodeSet::HUB_SEGMENT.encode(self.registration.scope.as_str().as_bytes(), &mut out);
-        out.put_str("/registrations/");
-        EncodeSet::HUB_SEGMENT.encode(self.registration.id.as_str().as_bytes(), &mut out);
+        let Registration { scope, id, .. } = &self.registration;
+        let segment = |text| Set::HUB_SEGMENT.encode(text);
+        write!(
+            out,
+            "/{}/registrations/{}",
+            segment(scope.as_str()),
+            segment(id.as_str())
+        );
         match request.call {
             Call::Register => out.put_str("/register"),
-            Call::Poll => {
-                out.put_str("/operations/");
-                EncodeSet::HUB_SEGMENT.encode(self.operation.as_bytes(), &mut out);
-            }
+            Call::Poll => write!(out, "/operations/{}", segment(&self.operation)),
         }
-        out.put_str("?api-version=");
-        out.put_str(API_VERSION);
+        write!(out, "?api-version={API_VERSION}");
         out.finish_str()
     }
 
@@ -235,10 +235,10 @@ impl<'a> Enrolment<'a> {
         }
         let mut out = Output::new(out);
         out.put_str("{\"registrationId\":");
-        out.put_json_string(self.registration.id.as_str());
+        json::put_string(self.registration.id.as_str(), &mut out);
         if let Some(payload) = self.registration.payload {
-            out.put_str(",\"payload\":");
-            out.put_str(payload.as_str());
+            // Not by way of a type: `json::to_slice` may change the letter case of escapes.
+            write!(out, ",\"payload\":{}", payload.as_str());
         }
         out.put(b"}");
         out.finish().map(Some)

@@ -19,7 +19,6 @@ mod tests;
 
 use core::fmt;
 
-use base64ct::{Base64, Encoding};
 use subtle::ConstantTimeEq;
 
 use crate::base64;
@@ -331,13 +330,13 @@ pub fn write<'o, M: Mac>(
                 .unwrap_or_default(),
         );
         let mut text = [0; 64];
-        let text = Base64::encode(block, &mut text).unwrap_or_default();
+        let text = base64::encode(block, &mut text).unwrap_or_default();
         written = put(out, written, text.as_bytes());
         read = read.saturating_add(taken);
     }
     written = put(out, written, b"&sig=");
-    let mut text = [0; 44];
-    let text = Base64::encode(&signature, &mut text).unwrap_or_default();
+    let mut text = [0; MAC_SYMBOLS];
+    let text = base64::encode(&signature, &mut text).unwrap_or_default();
     written = put(out, written, text.as_bytes());
 
     match core::str::from_utf8(out) {
@@ -363,11 +362,11 @@ fn signed_length(subject: Subject<'_>) -> usize {
 }
 
 const fn handle_length(signed_length: usize) -> usize {
-    signed_length
-        .div_ceil(3)
-        .saturating_mul(4)
-        .saturating_add("sr=".len() + "&sig=".len() + 44)
+    base64::encoded_len(signed_length).saturating_add("sr=".len() + "&sig=".len() + MAC_SYMBOLS)
 }
+
+/// Characters in the Base64 form of a MAC.
+const MAC_SYMBOLS: usize = base64::encoded_len(MAC_SIZE);
 
 /// Why no handle could be written. `E` is the error of the [`Mac`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -1,9 +1,8 @@
 //! The JSON text inside a handle: read in place, written by hand.
 
-use base64ct::{Base64, Encoding};
-
 use super::{NONCE_SIZE, Subject};
-use crate::json::{Error, ErrorKind, FromJson, Reader, from_slice};
+use crate::base64;
+use crate::json::{Error, ErrorKind, FromJson, Reader, from_slice, put_string};
 use crate::json_input;
 use crate::output::Output;
 
@@ -126,37 +125,24 @@ pub(super) fn write(subject: Subject<'_>, nonce: &[u8; NONCE_SIZE], out: &mut Ou
     match subject {
         Subject::Key(id) => {
             out.put(b"Key\":");
-            out.put_json_string(id.as_str());
+            put_string(id.as_str(), out);
         }
         Subject::KeyPair(id) => {
             out.put(b"KeyPair\":");
-            out.put_json_string(id.as_str());
+            put_string(id.as_str(), out);
         }
         Subject::Derived { base_handle, data } => {
             out.put(b"Derived\":[");
-            out.put_json_string(base_handle);
+            put_string(base_handle, out);
             out.put(b",[");
             for (index, byte) in data.iter().enumerate() {
                 if index > 0 {
                     out.put(b",");
                 }
-                put_decimal(out, *byte);
+                out.put_decimal((*byte).into());
             }
             out.put(b"]]");
         }
     }
-    out.put(b"},\"nonce\":\"");
-    let mut text = [0; NONCE_SIZE.div_ceil(3) * 4];
-    out.put_str(Base64::encode(nonce, &mut text).unwrap_or_default());
-    out.put(b"\"}");
-}
-
-fn put_decimal(out: &mut Output<'_>, byte: u8) {
-    if byte >= 100 {
-        out.put(&[b'0' + byte / 100]);
-    }
-    if byte >= 10 {
-        out.put(&[b'0' + byte / 10 % 10]);
-    }
-    out.put(&[b'0' + byte % 10]);
+    write!(out, "}},\"nonce\":\"{}\"}}", base64::Encoded(nonce));
 }

@@ -6,12 +6,11 @@
 //! | [`response`] | parses responses as they arrive (client) |
 //! | [`chunked`] | decodes bodies in the chunked coding, in place |
 //! | [`mod@write`] | writes heads of requests and responses |
-//! | [`query`], [`percent`] | query strings and percent-encoding |
+//! | [`query`] | takes query strings apart |
 //!
 //! Nothing here allocates or keeps what it is given; buffers are the caller's.
 
 pub mod chunked;
-pub mod percent;
 pub mod query;
 pub mod request;
 pub mod response;
@@ -97,6 +96,18 @@ pub enum Connection {
     Default,
     /// Keep open, which HTTP/1.0 has to ask for.
     KeepAlive,
+}
+
+impl Connection {
+    /// Whether the connection stays open after a message of this version that says so
+    /// (RFC 9112 section 9.3).
+    #[must_use]
+    pub const fn persists(self, version: Version) -> bool {
+        match (self, version) {
+            (Self::Close, _) | (Self::Default, Version::Http10) => false,
+            (Self::KeepAlive, _) | (Self::Default, Version::Http11) => true,
+        }
+    }
 }
 
 /// A status code; displays as the code and its phrase, `404 Not Found`.

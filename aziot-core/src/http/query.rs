@@ -1,6 +1,6 @@
 //! Query strings in the form encoding (WHATWG URL, `application/x-www-form-urlencoded`).
 
-use super::percent::{self, Plus};
+use crate::percent::{self, Plus};
 
 /// The pairs of a query string, in order, still encoded.
 ///

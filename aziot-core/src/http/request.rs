@@ -6,6 +6,7 @@ use core::mem::MaybeUninit;
 use super::headers::printable;
 use super::{BodyLength, Connection, ContentType, Headers, Method, Version, decimal};
 use crate::limits;
+use crate::uri::is_scheme;
 
 /// Parses a complete head: the request line, the header fields, and the empty line that
 /// [`HeadSearch`] found.
@@ -100,10 +101,7 @@ impl<'a> Head<'a> {
     /// Whether the client may send another request on the connection.
     #[must_use]
     pub const fn keep_alive(&self) -> bool {
-        match (self.version, self.connection) {
-            (_, Connection::Close) | (Version::Http10, Connection::Default) => false,
-            (_, Connection::KeepAlive) | (Version::Http11, Connection::Default) => true,
-        }
+        self.connection.persists(self.version)
     }
 
     /// The `connection` field of the response, if the connection is then kept (`keep`) or closed.
@@ -356,11 +354,8 @@ fn split_target(target: &str) -> Option<(&str, &str)> {
         target
     } else {
         let (scheme, rest) = target.split_once("://")?;
-        let mut scheme = scheme.bytes();
-        let valid = scheme.next()?.is_ascii_alphabetic()
-            && scheme.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'));
         let authority = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-        if !valid || authority == 0 {
+        if !is_scheme(scheme) || authority == 0 {
             return None;
         }
         rest.get(authority..)?

@@ -425,12 +425,8 @@ impl Head {
             Some(length) => State::Known(length),
             None => State::UntilClose,
         };
-        head.keep_alive = match (version, said) {
-            (_, Connection::Close) | (Version::Http10, Connection::Default) => false,
-            (_, Connection::KeepAlive) | (Version::Http11, Connection::Default) => {
-                framing != State::UntilClose || head.has_no_body()
-            }
-        };
+        head.keep_alive =
+            said.persists(version) && (framing != State::UntilClose || head.has_no_body());
         Ok((head, framing))
     }
 

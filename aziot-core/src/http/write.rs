@@ -3,6 +3,7 @@
 use core::fmt;
 
 use super::{Connection, Status, Version};
+use crate::output::{BufferFull, Output};
 use crate::time::UnixTime;
 
 /// The interim response that a client which sent `expect: 100-continue` waits for.
@@ -42,40 +43,40 @@ impl ResponseHead {
     ///
     /// # Errors
     ///
-    /// [`Error::BufferFull`], which cannot happen if `out` has
+    /// [`BufferFull`], which cannot happen if `out` has
     /// [`WRITTEN_RESPONSE_HEAD`](crate::limits::WRITTEN_RESPONSE_HEAD) bytes.
-    pub fn write(&self, out: &mut [u8]) -> Result<usize, Error> {
-        let mut out = Cursor::new(out);
-        out.put(match self.version {
+    pub fn write(&self, out: &mut [u8]) -> Result<usize, BufferFull> {
+        let mut out = Output::new(out);
+        out.put_str(match self.version {
             Version::Http10 => "HTTP/1.0 ",
             Version::Http11 => "HTTP/1.1 ",
-        })?;
+        });
         let status = Status(self.status);
-        out.put_decimal(self.status.into())?;
-        out.put(" ")?;
-        out.put(status.reason().unwrap_or("Unknown"))?;
-        out.put(match self.content {
+        out.put_decimal(self.status.into());
+        out.put_str(" ");
+        out.put_str(status.reason().unwrap_or("Unknown"));
+        out.put_str(match self.content {
             Content::Json(_) => "\r\ncontent-type: application/json",
             Content::Empty | Content::None => "",
-        })?;
-        out.put(match self.connection {
+        });
+        out.put_str(match self.connection {
             Connection::Close => "\r\nconnection: close",
             Connection::Default => "",
             Connection::KeepAlive => "\r\nconnection: keep-alive",
-        })?;
+        });
         let length = match self.content {
             Content::Empty => Some(0),
             Content::Json(length) => Some(length),
             Content::None => None,
         };
         if let Some(length) = length {
-            out.put("\r\ncontent-length: ")?;
-            out.put_decimal(length)?;
+            out.put_str("\r\ncontent-length: ");
+            out.put_decimal(length);
         }
-        out.put("\r\ndate: ")?;
-        out.put_bytes(&self.date.imf_fixdate().to_bytes())?;
-        out.put("\r\n\r\n")?;
-        Ok(out.length)
+        out.put_str("\r\ndate: ");
+        out.put(&self.date.imf_fixdate().to_bytes());
+        out.put_str("\r\n\r\n");
+        out.finish().map(<[u8]>::len)
     }
 }
 
@@ -103,32 +104,34 @@ impl RequestHead<'_> {
     ///
     /// [`Error::BufferFull`], or [`Error::InvalidCharacter`] if a part contains what would end it.
     pub fn write(&self, out: &mut [u8]) -> Result<usize, Error> {
-        let mut out = Cursor::new(out);
-        out.put_checked(&self.method, is_graphic)?;
-        out.put(" ")?;
-        out.put_checked(self.target, is_graphic)?;
-        out.put(" HTTP/1.1\r\n")?;
+        let mut out = Output::new(out);
+        put_checked(&mut out, &self.method, is_graphic)?;
+        out.put_str(" ");
+        put_checked(&mut out, self.target, is_graphic)?;
+        out.put_str(" HTTP/1.1\r\n");
         if self.body.is_some() {
-            out.put("content-type: application/json\r\n")?;
+            out.put_str("content-type: application/json\r\n");
         }
         for (name, value) in self.headers {
-            out.put_checked(name, is_graphic)?;
-            out.put(": ")?;
-            out.put_checked(value, |byte| is_graphic(byte) || byte == b' ')?;
-            out.put("\r\n")?;
+            put_checked(&mut out, name, is_graphic)?;
+            out.put_str(": ");
+            put_checked(&mut out, value, |byte| is_graphic(byte) || byte == b' ')?;
+            out.put_str("\r\n");
         }
-        out.put("host: ")?;
-        out.put_checked(&self.host, is_graphic)?;
+        out.put_str("host: ");
+        put_checked(&mut out, &self.host, is_graphic)?;
         if let Some(length) = self.body {
-            out.put("\r\ncontent-length: ")?;
-            out.put_decimal(length)?;
+            out.put_str("\r\ncontent-length: ");
+            out.put_decimal(length);
         }
-        out.put("\r\n\r\n")?;
-        Ok(out.length)
+        out.put_str("\r\n\r\n");
+        out.finish()
+            .map(<[u8]>::len)
+            .map_err(|BufferFull| Error::BufferFull)
     }
 }
 
-/// Why a head could not be written.
+/// Why a request head could not be written.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Error {
@@ -153,65 +156,19 @@ fn is_graphic(byte: u8) -> bool {
     byte.is_ascii_graphic()
 }
 
-/// Writes text to the front of a buffer.
-struct Cursor<'o> {
-    out: &'o mut [u8],
-    length: usize,
-}
-
-impl<'o> Cursor<'o> {
-    fn new(out: &'o mut [u8]) -> Self {
-        Self { out, length: 0 }
+/// Appends `part`, all of whose bytes must be valid.
+fn put_checked(
+    out: &mut Output<'_>,
+    part: &dyn fmt::Display,
+    valid: impl Fn(u8) -> bool,
+) -> Result<(), Error> {
+    let start = out.len();
+    write!(out, "{part}");
+    let written = out.since(start).ok_or(Error::BufferFull)?;
+    if !written.iter().all(|&byte| valid(byte)) {
+        return Err(Error::InvalidCharacter);
     }
-
-    fn put(&mut self, text: &str) -> Result<(), Error> {
-        self.put_bytes(text.as_bytes())
-    }
-
-    fn put_bytes(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        let end = self.length.saturating_add(bytes.len());
-        self.out
-            .get_mut(self.length..end)
-            .ok_or(Error::BufferFull)?
-            .copy_from_slice(bytes);
-        self.length = end;
-        Ok(())
-    }
-
-    fn put_decimal(&mut self, mut value: usize) -> Result<(), Error> {
-        let mut digits = [0; 20];
-        let mut used = 0_usize;
-        for digit in digits.iter_mut().rev() {
-            *digit = b'0' + (value % 10) as u8;
-            used = used.saturating_add(1);
-            value /= 10;
-            if value == 0 {
-                break;
-            }
-        }
-        let start = digits.len().saturating_sub(used);
-        self.put_bytes(digits.get(start..).unwrap_or_default())
-    }
-
-    fn put_checked(
-        &mut self,
-        part: &dyn fmt::Display,
-        valid: impl Fn(u8) -> bool,
-    ) -> Result<(), Error> {
-        let start = self.length;
-        fmt::write(self, format_args!("{part}")).map_err(|fmt::Error| Error::BufferFull)?;
-        let written = self.out.get(start..self.length).unwrap_or_default();
-        if !written.iter().all(|&byte| valid(byte)) {
-            return Err(Error::InvalidCharacter);
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Write for Cursor<'_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.put(text).map_err(|_| fmt::Error)
-    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -225,7 +182,7 @@ mod tests {
         let mut out = [0; limits::WRITTEN_RESPONSE_HEAD];
         let length = head.write(&mut out).unwrap();
         for short in 0..length {
-            assert_eq!(head.write(&mut out[..short]), Err(Error::BufferFull));
+            assert_eq!(head.write(&mut out[..short]), Err(BufferFull));
         }
         head.write(&mut out).unwrap();
         String::from_utf8(out[..length].to_vec()).unwrap()

@@ -4,23 +4,25 @@ use core::fmt;
 
 use crate::http::Status;
 use crate::json::{self, FromJson, Reader};
-use crate::json_input;
 use crate::retry::{Answer, GaveUp, NetworkCause, is_network_status};
+use crate::{json_input, json_object};
 
-json_input! {
-    /// A module, as far as it matters here. What the hub says about its authentication, in whatever form, is ignored.
+json_object! {
+    /// A module, as far as it matters here: what the hub says about its authentication, in whatever form, is ignored.
     #[derive(Clone, Copy, Debug, Eq, PartialEq)]
     pub struct Module<'b> {
         /// The module's name, in the hub's letter case.
         pub module: &'b str = "moduleId",
+        /// Which software manages the module.
+        pub managed_by: Option<&'b str> = "managedBy" [omit],
         /// The device, in the hub's letter case.
         pub device: &'b str = "deviceId",
-        /// Which software manages the module.
-        pub managed_by: Option<&'b str> = "managedBy",
         /// Changes when a module is made anew under the same name.
-        pub generation: Option<&'b str> = "generationId",
+        pub generation: Option<&'b str> = "generationId" [omit],
     }
+}
 
+json_input! {
     struct ErrorObject<'b> {
         message: Option<&'b str> = "Message",
         message_alias: Option<&'b str> = "errorMessage",

@@ -7,13 +7,13 @@ mod answer;
 #[cfg(test)]
 mod tests;
 
-use base64ct::{Base64, Encoding};
-
 pub use answer::{Error, Module, Modules, deleted, module};
 
 use crate::id::{DeviceId, ModuleId};
+use crate::json::{self, Bytes};
+use crate::json_object;
 use crate::output::{BufferFull, Output};
-use crate::uri::EncodeSet;
+use crate::percent::Set;
 
 /// The version of the hub's API that is spoken.
 pub const API_VERSION: &str = "2017-11-08-preview";
@@ -122,15 +122,12 @@ impl<'a> Request<'a> {
     /// `out` is too small.
     pub fn write_target<'o>(&self, out: &'o mut [u8]) -> Result<&'o str, BufferFull> {
         let mut out = Output::new(out);
-        out.put_str("/devices/");
-        EncodeSet::HUB_SEGMENT.encode(self.device().as_str().as_bytes(), &mut out);
-        out.put_str("/modules");
+        let device = Set::HUB_SEGMENT.encode(self.device().as_str());
+        write!(out, "/devices/{device}/modules");
         if let Some(module) = self.module() {
-            out.put(b"/");
-            EncodeSet::HUB_SEGMENT.encode(module.as_str().as_bytes(), &mut out);
+            write!(out, "/{}", Set::HUB_SEGMENT.encode(module.as_str()));
         }
-        out.put_str("?api-version=");
-        out.put_str(API_VERSION);
+        write!(out, "?api-version={API_VERSION}");
         out.finish_str()
     }
 
@@ -148,24 +145,36 @@ impl<'a> Request<'a> {
             } => (device, module, Some(keys)),
             Self::Delete { .. } | Self::Get { .. } | Self::List { .. } => return Ok(None),
         };
-        let mut out = Output::new(out);
-        out.put_str("{\"moduleId\":");
-        out.put_json_string(module.as_str());
-        out.put_str(",\"deviceId\":");
-        out.put_json_string(device.as_str());
-        if let Some(keys) = keys {
-            out.put_str(",\"authentication\":{\"symmetricKey\":{\"primaryKey\":\"");
-            put_base64(&keys.primary, &mut out);
-            out.put_str("\",\"secondaryKey\":\"");
-            put_base64(&keys.secondary, &mut out);
-            out.put_str("\"},\"type\":\"sas\"}");
-        }
-        out.put(b"}");
-        out.finish().map(Some)
+        let body = Body {
+            module: module.as_str(),
+            device: device.as_str(),
+            authentication: keys.map(|keys| Authentication {
+                keys: SymmetricKey {
+                    primary: Bytes(&keys.primary),
+                    secondary: Bytes(&keys.secondary),
+                },
+                kind: "sas",
+            }),
+        };
+        let length = json::to_slice(&body, out)?;
+        Ok(out.get(..length))
     }
 }
 
-fn put_base64(key: &[u8; KEY_SIZE], out: &mut Output<'_>) {
-    let mut text = zeroize::Zeroizing::new([0; KEY_SIZE.div_ceil(3) * 4]);
-    out.put_str(Base64::encode(key, &mut *text).unwrap_or_default());
+json_object! {
+    struct Body<'a> {
+        module: &'a str = "moduleId",
+        device: &'a str = "deviceId",
+        authentication: Option<Authentication<'a>> = "authentication" [omit],
+    }
+
+    struct Authentication<'a> {
+        keys: SymmetricKey<'a> = "symmetricKey",
+        kind: &'a str = "type",
+    }
+
+    struct SymmetricKey<'a> {
+        primary: Bytes<'a> = "primaryKey",
+        secondary: Bytes<'a> = "secondaryKey",
+    }
 }

@@ -23,10 +23,13 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+pub use crate::output::BufferFull;
 pub use error::{Error, ErrorKind, Found, Syntax};
 pub use reader::{Reader, Shape};
 pub use value::{Bytes, Deferred, FromJson, Ignored, Raw};
-pub use write::{BufferFull, Text, to_slice, write_message};
+pub use write::{Text, to_slice, write_message};
+
+pub(crate) use write::{put_escaped, put_string};
 
 use crate::limits::JSON_DEPTH;
 

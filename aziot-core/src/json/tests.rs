@@ -3,6 +3,7 @@ use serde::Deserialize;
 use std::fmt::Debug;
 
 use super::*;
+use crate::output::Output;
 use crate::{json_enum, json_input, json_object};
 
 json_object! {
@@ -473,5 +474,19 @@ proptest! {
         let theirs = serde_json::from_slice::<serde::de::IgnoredAny>(&document).is_ok();
         prop_assert_eq!(validate(&mut document).is_ok(), theirs);
         let _ = read::<Item<'_>>(&mut document);
+    }
+}
+
+proptest! {
+    #[test]
+    fn put_strings_equal_written_ones(text in any::<String>()) {
+        let mut buffer = vec![0; text.len() * 6 + 2];
+        let mut output = Output::new(&mut buffer);
+        put_string(&text, &mut output);
+        let put = output.finish_str().unwrap();
+        prop_assert_eq!(put, serde_json::to_string(&text).unwrap());
+        let mut written = vec![0; put.len()];
+        let length = to_slice(text.as_str(), &mut written).unwrap();
+        prop_assert_eq!(put.as_bytes(), &written[..length]);
     }
 }

@@ -102,8 +102,9 @@ impl Serialize for Bytes<'_> {
 /// A value of any kind, as its text stands in the document.
 ///
 /// Reading checks the syntax; white space inside is kept, white space around is not. It can be
-/// written into another document unchanged with [`to_slice`](super::to_slice), and only with that:
-/// it depends on how serde-json-core treats bytes.
+/// written into another document with [`to_slice`](super::to_slice), and only with that: it depends
+/// on how serde-json-core treats bytes. Nothing changes then but the digits of `\uXXXX`, which
+/// become lower case.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Raw<'a>(&'a str);
 

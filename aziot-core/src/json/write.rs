@@ -2,6 +2,8 @@ use core::fmt;
 
 use serde::{Serialize, Serializer};
 
+use crate::output::{BufferFull, Output};
+
 /// Writes `value` as compact JSON to the start of `out`, and answers its length.
 ///
 /// Strings are escaped as little as JSON allows: `"`, `\` and control characters, those in the
@@ -50,18 +52,39 @@ impl Serialize for Text<'_> {
     }
 }
 
-/// The output buffer is too small.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub struct BufferFull;
-
-impl fmt::Display for BufferFull {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the JSON text does not fit in the output buffer")
-    }
+/// Appends `text` as a JSON string, with the same escapes as [`to_slice`]: for texts that have to be measured before they
+/// are written.
+pub(crate) fn put_string(text: &str, out: &mut Output<'_>) {
+    out.put(b"\"");
+    put_escaped(text, out);
+    out.put(b"\"");
 }
 
-impl core::error::Error for BufferFull {}
+/// Appends `text` as it stands in a JSON string.
+pub(crate) fn put_escaped(text: &str, out: &mut Output<'_>) {
+    let mut rest = text.as_bytes();
+    while let Some(at) = rest
+        .iter()
+        .position(|byte| *byte < 0x20 || *byte == b'"' || *byte == b'\\')
+    {
+        let Some((before, [special, after @ ..])) = rest.split_at_checked(at) else {
+            break;
+        };
+        out.put(before);
+        match *special {
+            b'"' => out.put(b"\\\""),
+            b'\\' => out.put(b"\\\\"),
+            0x08 => out.put(b"\\b"),
+            b'\t' => out.put(b"\\t"),
+            b'\n' => out.put(b"\\n"),
+            0x0c => out.put(b"\\f"),
+            b'\r' => out.put(b"\\r"),
+            control => write!(out, "\\u{control:04x}"),
+        }
+        rest = after;
+    }
+    out.put(rest);
+}
 
 /// Turns the digits of `\u00XX` to lower case: serde-json-core writes capitals, other encoders in
 /// the field do not, and some texts that contain JSON are compared and signed.

@@ -16,7 +16,7 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::id::push_hex;
+use crate::id::{push_hex, push_sha256};
 
 /// The name of the sidecar, in the same directory as `device_info`.
 pub const FILE_NAME: &str = "device_info.sum";
@@ -49,7 +49,7 @@ impl Provisioning<'_> {
         let _ = sum.push_str("1 ");
         let _ = push_hex(&mut sum, &self.hash());
         let _ = sum.push(' ');
-        let _ = push_hex(&mut sum, &Sha256::digest(device_info));
+        let _ = push_sha256(&mut sum, device_info);
         let _ = sum.push('\n');
         sum
     }

@@ -31,8 +31,7 @@ impl DeviceInfo<'_> {
             ("local_gateway_hostname", self.gateway.as_str()),
             ("device_id", self.device.as_str()),
         ] {
-            out.put_str(name);
-            out.put_str(" = ");
+            write!(out, "{name} = ");
             put_toml_string(value, &mut out);
             out.put(b"\n");
         }
@@ -40,26 +39,14 @@ impl DeviceInfo<'_> {
     }
 }
 
-/// Appends a TOML basic string. It differs from a JSON string only in U+007F, which must be escaped too.
+/// Appends a TOML basic string: a JSON string, except that U+007F must be escaped too.
 fn put_toml_string(text: &str, out: &mut Output<'_>) {
-    if !text.contains('\u{7f}') {
-        return out.put_json_string(text);
-    }
     out.put(b"\"");
-    for letter in text.chars() {
-        match letter {
-            '"' => out.put_str("\\\""),
-            '\\' => out.put_str("\\\\"),
-            '\0'..='\u{1f}' | '\u{7f}' => {
-                // Writing to an `Output` cannot fail.
-                let _ =
-                    core::fmt::Write::write_fmt(out, format_args!("\\u{:04x}", u32::from(letter)));
-            }
-            _ => {
-                let mut utf8 = [0; 4];
-                out.put_str(letter.encode_utf8(&mut utf8));
-            }
+    for (index, piece) in text.split('\u{7f}').enumerate() {
+        if index > 0 {
+            out.put(b"\\u007f");
         }
+        json::put_escaped(piece, out);
     }
     out.put(b"\"");
 }
@@ -72,21 +59,8 @@ pub fn write_module_backup<'o>(
     module: &Module<'_>,
     out: &'o mut [u8],
 ) -> Result<&'o [u8], BufferFull> {
-    let mut out = Output::new(out);
-    out.put_str("{\"moduleId\":");
-    out.put_json_string(module.module);
-    if let Some(managed_by) = module.managed_by {
-        out.put_str(",\"managedBy\":");
-        out.put_json_string(managed_by);
-    }
-    out.put_str(",\"deviceId\":");
-    out.put_json_string(module.device);
-    if let Some(generation) = module.generation {
-        out.put_str(",\"generationId\":");
-        out.put_json_string(generation);
-    }
-    out.put(b"}");
-    out.finish()
+    let length = json::to_slice(module, out)?;
+    out.get(..length).ok_or(BufferFull)
 }
 
 /// Reads the backup of a module, decoding it in place.
@@ -120,13 +94,11 @@ pub fn derivation_data<'o>(
     out: &'o mut [u8],
 ) -> Result<&'o [u8], BufferFull> {
     let mut out = Output::new(out);
-    out.put_str(module.as_str());
-    out.put(b":");
-    out.put_str(generation);
-    out.put_str(match slot {
-        KeySlot::Primary => ":primary",
-        KeySlot::Secondary => ":secondary",
-    });
+    let slot = match slot {
+        KeySlot::Primary => "primary",
+        KeySlot::Secondary => "secondary",
+    };
+    write!(out, "{module}:{generation}:{slot}");
     out.finish()
 }
 
@@ -163,7 +135,7 @@ mod tests {
                 .unwrap()
                 .lines()
                 .last(),
-            Some(r#"device_id = "a\"b\\\u007f\u000aé""#)
+            Some(r#"device_id = "a\"b\\\u007f\né""#)
         );
         assert!(info(hub, hub, "d").write(&mut [0; 50]).is_err());
     }

@@ -1,10 +1,10 @@
 //! `[cert_issuance]`, and certificates wherever the super-config names one.
 
 use alloc::collections::BTreeMap;
-use alloc::string::String;
+use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 
-use super::{KeyLocation, url_text};
+use super::KeyLocation;
 use crate::config::certd::{
     METHOD, Method, Subject, est_urls, expiry_days, pair, subject, warn_http, without_est,
 };
@@ -124,7 +124,7 @@ impl Est {
         }
         section.finish();
         Self {
-            trusted_certs: trusted_certs.iter().map(url_text).collect(),
+            trusted_certs: trusted_certs.iter().map(Url::to_string).collect(),
             identity_auto_renew,
             auth: auth.unwrap_or_default(),
             urls,
@@ -165,7 +165,7 @@ impl Preloaded {
     fn pair(section: &Section<'_>, cert: &'static str, pk: &'static str) -> Option<Self> {
         let (cert, KeyLocation(pk)) = pair::<Url, KeyLocation>(section, cert, pk)?;
         Some(Self {
-            cert: url_text(&cert),
+            cert: cert.to_string(),
             pk,
         })
     }
@@ -182,7 +182,7 @@ impl Preloaded {
         );
         let KeyLocation(pk) = key?;
         Some(Self {
-            cert: url_text(&url?),
+            cert: url?.to_string(),
             pk,
         })
     }
@@ -251,7 +251,7 @@ impl Issuance {
         section.finish();
         Some(Self {
             method: method?,
-            url: url.as_ref().map(url_text),
+            url: url.as_ref().map(Url::to_string),
             auth,
             expiry_days,
             subject,

@@ -31,7 +31,6 @@ use crate::config::certd::PreloadedCert;
 use crate::config::identityd::{CLOUD_RETRIES, cloud_timeout_sec};
 use crate::config::keyd::MAX_REQUESTS;
 use crate::config::tpmd::Tpm;
-use crate::config::url::Url;
 use crate::config::{
     FromValue, Invalid, Loaded, Merged, Mismatch, Places, Reader, Secret, Section, Value, Writer,
 };
@@ -303,9 +302,4 @@ impl<'a> FromValue<'a> for KeyLocation {
             .map_err(|_| Mismatch::new("URI is too long", REMEDY))?;
         Ok(Self(Secret::from(text)))
     }
-}
-
-/// The normalised text of a URL.
-pub(crate) fn url_text(url: &Url) -> String {
-    url.to_string()
 }

@@ -1,14 +1,14 @@
 //! `[provisioning]`: how the device gets its identity.
 
 use alloc::format;
-use alloc::string::String;
+use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 use core::fmt;
 use zeroize::Zeroizing;
 
+use super::KeyLocation;
 use super::connection_string::{ConnectionString, ConnectionStringError, decode_key};
 use super::issuance::X509Identity;
-use super::{KeyLocation, url_text};
 use crate::config::identityd::{NESTED_DPS, REGISTRATION_ID, payload};
 use crate::config::url::Url;
 use crate::config::{FromValue as _, Mismatch, Secret, Section, Value, variant};
@@ -267,7 +267,7 @@ fn dps(section: &Section<'_>) -> Option<Provisioning> {
         .and_then(attestation);
     let payload = payload(section);
     Some(Provisioning::Dps {
-        global_endpoint: url_text(&global_endpoint?),
+        global_endpoint: global_endpoint?.to_string(),
         id_scope: id_scope?,
         attestation: attestation?,
         payload,

@@ -12,7 +12,9 @@ use super::{
 };
 use crate::config::certd::{self, PreloadedCert};
 use crate::config::identityd::{self, Endpoints, LocalId, Source};
-use crate::config::{Endpoint, Places, Secret, keyd, tpmd, url::Url};
+use crate::config::{Endpoint, Places, Secret, keyd, tpmd};
+use crate::id::{DEVICE_KEY, MASTER_KEY};
+use crate::uri::FileUri;
 
 /// What the translation needs to know about the machine.
 #[derive(Clone, Copy, Debug)]
@@ -43,10 +45,9 @@ pub struct Output {
 }
 
 /// Name of the file with the device's symmetric key in keyd's directory of secrets, and id of that key.
-pub const DEVICE_ID: &str = "device-id";
+pub const DEVICE_ID: &str = DEVICE_KEY;
 
 const DEVICE_ID_TEMP: &str = "device-id-temp";
-const MASTER_ID: &str = "aziot_identityd_master_id";
 const LOCAL_CA: &str = "local-ca";
 const EST_ID: &str = "est-id";
 const EST_ID_TEMP: &str = "est-id-temp";
@@ -77,7 +78,7 @@ impl SuperConfig {
     pub fn translate(&self, machine: &Machine<'_>) -> Output {
         let places = machine.places;
         let mut made = Accumulators {
-            id_keys: Vec::from([MASTER_ID.into()]),
+            id_keys: Vec::from([MASTER_KEY.into()]),
             cs_keys: Vec::new(),
             id_certs: Vec::new(),
             issued: BTreeMap::new(),
@@ -89,7 +90,7 @@ impl SuperConfig {
             None => None,
             Some(DeviceKey::Inline(bytes)) => {
                 let path = format!("{}/keyd/{DEVICE_ID}", places.secrets);
-                let uri = Url::from_file_path(path.as_bytes());
+                let uri = FileUri(path.as_bytes()).to_string();
                 made.preloaded_keys
                     .insert(DEVICE_ID.into(), Secret::new(uri));
                 Some(bytes.clone())

@@ -3,8 +3,9 @@
 use core::fmt;
 
 use super::file::local_path;
-use super::{Authority, EncodeSet, FileUriError, UrlError, split_scheme, trim};
+use super::{Authority, FileUriError, UrlError, split_scheme, trim};
 use crate::output::{BufferFull, Output};
+use crate::percent::Set;
 
 /// Where a service listens or is reached.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -71,34 +72,19 @@ impl<'o> Connector<'o> {
     }
 }
 
-impl Connector<'_> {
-    /// Writes the URI: `unix://` and the path, `http://host[:port]/`, or `fd://` and the number or name.
-    ///
-    /// # Errors
-    /// `out` is too small.
-    pub fn write<'w>(&self, out: &'w mut [u8]) -> Result<&'w str, BufferFull> {
-        let mut out = Output::new(out);
-        // Writing to an `Output` cannot fail.
-        let _ = match self {
-            Self::Fd(fd) => fmt::Write::write_fmt(&mut out, format_args!("fd://{fd}")),
-            Self::FdName(name) => fmt::Write::write_fmt(&mut out, format_args!("fd://{name}")),
-            Self::Tcp(authority) => {
-                let text = format_args!("http://{authority}/");
-                if authority.port() != 80 {
-                    fmt::Write::write_fmt(&mut out, text)
-                } else if authority.host().contains(':') {
-                    fmt::Write::write_fmt(&mut out, format_args!("http://[{}]/", authority.host()))
-                } else {
-                    fmt::Write::write_fmt(&mut out, format_args!("http://{}/", authority.host()))
-                }
+/// Writes the URI: `unix://` and the path, `http://host[:port]/`, or `fd://` and the number or name.
+impl fmt::Display for Connector<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fd(fd) => write!(f, "fd://{fd}"),
+            Self::FdName(name) => write!(f, "fd://{name}"),
+            Self::Tcp(authority) if authority.port() != 80 => write!(f, "http://{authority}/"),
+            Self::Tcp(authority) if authority.host().contains(':') => {
+                write!(f, "http://[{}]/", authority.host())
             }
-            Self::Unix(path) => {
-                out.put_str("unix://");
-                EncodeSet::FILE_PATH.encode(path, &mut out);
-                Ok(())
-            }
-        };
-        out.finish_str()
+            Self::Tcp(authority) => write!(f, "http://{}/", authority.host()),
+            Self::Unix(path) => write!(f, "unix://{}", Set::FILE_PATH.encode(path)),
+        }
     }
 }
 
@@ -112,6 +98,7 @@ fn unix<'o>(rest: &str, out: &'o mut [u8]) -> Result<Connector<'o>, ConnectorRea
         return Err(ConnectorReason::NoPath);
     }
     match local_path(rest, false, out) {
+        Ok(b"/") => Err(ConnectorReason::NoPath),
         Ok(path) => Ok(Connector::Unix(path)),
         Err(FileUriError::BufferFull(full)) => Err(ConnectorReason::BufferFull(full)),
         Err(FileUriError::ControlCharacter | FileUriError::Host | FileUriError::NotFile) => {
@@ -213,7 +200,7 @@ mod tests {
 
     /// The connector in words, and as it is written back.
     fn read(uri: &str) -> Result<(String, String), String> {
-        let (mut out, mut written) = (vec![0; uri.len() + 1], vec![0; uri.len() * 3 + 16]);
+        let mut out = vec![0; uri.len() + 1];
         let connector = Connector::parse(uri, &mut out).map_err(|err| err.reason.to_string())?;
         let words = match connector {
             Connector::Fd(fd) => format!("fd {fd}"),
@@ -221,7 +208,7 @@ mod tests {
             Connector::Tcp(authority) => format!("tcp {} {}", authority.host(), authority.port()),
             Connector::Unix(path) => format!("unix {}", String::from_utf8_lossy(path)),
         };
-        Ok((words, connector.write(&mut written).unwrap().to_owned()))
+        Ok((words, connector.to_string()))
     }
 
     #[test]
@@ -244,6 +231,11 @@ mod tests {
                 "tcp 127.0.0.1 8888",
                 "http://127.0.0.1:8888/",
             ),
+            (
+                "http://127.0.0.1:80",
+                "tcp 127.0.0.1 80",
+                "http://127.0.0.1/",
+            ),
             ("http://u:p@h/x?y", "tcp h 80", "http://h/"),
             ("http://[::1]:8888", "tcp ::1 8888", "http://[::1]:8888/"),
             ("http://[::1]:80", "tcp ::1 80", "http://[::1]/"),
@@ -262,6 +254,7 @@ mod tests {
             ("unix://", no_path),
             ("unix:", no_path),
             ("unix:x", no_path),
+            ("unix:///", no_path),
             ("fd:3", "fd URI does not have a host"),
             ("fd:///3", "fd URI does not have a host"),
             ("fd://-1", "descriptor number is out of range"),

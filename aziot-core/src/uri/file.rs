@@ -2,8 +2,9 @@
 
 use core::fmt;
 
-use super::{EncodeSet, percent_decode, percent_decode_first, resolve_path, trim};
+use super::{resolve_path, trim};
 use crate::output::{BufferFull, Output};
+use crate::percent::{self, Plus, Set};
 
 /// The absolute path that a `file:` URI names, written to `out`, which needs at most one byte more than `uri` has.
 ///
@@ -35,7 +36,7 @@ pub(super) fn local_path<'o>(
             let (host, path) =
                 authority.split_at(authority.find(separates).unwrap_or(authority.len()));
             if !host.is_empty()
-                && !percent_decode(host.as_bytes())
+                && !percent::decode(host, Plus::Plus)
                     .map(|byte| byte.to_ascii_lowercase())
                     .eq(*b"localhost")
             {
@@ -52,31 +53,22 @@ pub(super) fn local_path<'o>(
     let mut resolved = Output::new(out);
     resolve_path(path, backslash, None, &mut resolved)?;
     let (path, _) = resolved.split()?;
-    // Decoding only shrinks, so it can be done in place once the separators are settled.
-    let (mut read, mut length) = (0_usize, 0_usize);
-    while let Some((byte, taken)) = path.get(read..).and_then(percent_decode_first) {
-        read = read.saturating_add(taken);
-        if byte == 0 {
-            return Err(FileUriError::ControlCharacter);
-        }
-        if let Some(place) = path.get_mut(length) {
-            *place = byte;
-        }
-        length = length.saturating_add(1);
+    // Only now that the separators are settled.
+    let path = percent::decode_in_place(path);
+    if path.contains(&0) {
+        return Err(FileUriError::ControlCharacter);
     }
-    let path: &'o [u8] = path;
-    Ok(path.get(..length).unwrap_or_default())
+    Ok(path)
 }
 
-/// Writes the `file:` URI of the absolute `path`: `file://` and the path, percent-encoded.
-///
-/// # Errors
-/// `out` is too small.
-pub fn write_file_uri<'o>(path: &[u8], out: &'o mut [u8]) -> Result<&'o str, BufferFull> {
-    let mut out = Output::new(out);
-    out.put_str("file://");
-    EncodeSet::FILE_PATH.encode(path, &mut out);
-    out.finish_str()
+/// Displays as the `file:` URI of an absolute path: `file://` and the path, percent-encoded.
+#[derive(Clone, Copy, Debug)]
+pub struct FileUri<'a>(pub &'a [u8]);
+
+impl fmt::Display for FileUri<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "file://{}", Set::FILE_PATH.encode(self.0))
+    }
 }
 
 /// Why a `file:` URI names no path.
@@ -177,16 +169,11 @@ mod tests {
 
     #[test]
     fn kf_05_file_uri_written() {
-        let mut buffer = [0; 64];
         assert_eq!(
-            write_file_uri(b"/a b/50%\\x", &mut buffer),
-            Ok("file:///a%20b/50%25%5Cx")
+            FileUri(b"/a b/50%\\x").to_string(),
+            "file:///a%20b/50%25%5Cx"
         );
-        assert_eq!(
-            write_file_uri("/é".as_bytes(), &mut buffer),
-            Ok("file:///%C3%A9")
-        );
-        assert!(write_file_uri(b"/a", &mut [0; 8]).is_err());
+        assert_eq!(FileUri("/é".as_bytes()).to_string(), "file:///%C3%A9");
     }
 
     proptest! {
@@ -194,10 +181,9 @@ mod tests {
         fn paths_round_trip(path in proptest::collection::vec("[^/\0\t\n\r]{1,12}", 1..6)) {
             prop_assume!(path.iter().all(|segment| segment != "." && segment != ".."));
             let path = format!("/{}", path.join("/"));
-            let mut uri = vec![0; path.len() * 3 + 7];
-            let uri = write_file_uri(path.as_bytes(), &mut uri).unwrap();
+            let uri = FileUri(path.as_bytes()).to_string();
             let mut buffer = vec![0; uri.len() + 1];
-            prop_assert_eq!(file_path(uri, &mut buffer).unwrap(), path.as_bytes());
+            prop_assert_eq!(file_path(&uri, &mut buffer).unwrap(), path.as_bytes());
         }
 
         #[test]

@@ -2,8 +2,8 @@
 
 use core::fmt;
 
-use super::{FileUriError, Pkcs11, Pkcs11Error, file_path, write_file_uri};
-use crate::output::BufferFull;
+use super::{FileUri, FileUriError, Pkcs11, Pkcs11Error, file_path};
+use crate::output::{BufferFull, Output};
 
 /// The value of a `preloaded_keys` entry.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -40,10 +40,12 @@ impl Location<'_> {
     /// # Errors
     /// `out` is too small.
     pub fn write<'w>(&self, out: &'w mut [u8]) -> Result<&'w str, BufferFull> {
+        let mut out = Output::new(out);
         match self {
-            Self::File(path) => write_file_uri(path, out),
-            Self::Pkcs11(key) => key.write(out),
+            Self::File(path) => write!(out, "{}", FileUri(path)),
+            Self::Pkcs11(key) => key.put(&mut out),
         }
+        out.finish_str()
     }
 }
 

@@ -3,8 +3,8 @@
 use core::ffi::c_ulong;
 use core::fmt;
 
-use super::{EncodeSet, percent_decode};
 use crate::output::{BufferFull, Output};
+use crate::percent::{self, Plus, Set};
 
 /// A key, or the place for keys, on a PKCS#11 token.
 #[derive(Clone, Copy, Eq, PartialEq)]
@@ -85,25 +85,23 @@ impl Pkcs11<'_> {
     /// `out` is too small.
     pub fn write<'w>(&self, out: &'w mut [u8]) -> Result<&'w str, BufferFull> {
         let mut out = Output::new(out);
+        self.put(&mut out);
+        out.finish_str()
+    }
+
+    /// Appends what [`write`](Self::write) writes.
+    pub(super) fn put(&self, out: &mut Output<'_>) {
+        const SET: Set = Set::PUNCTUATION;
         match self.slot {
-            Slot::Id(id) => {
-                // Writing to an `Output` cannot fail.
-                let _ = fmt::Write::write_fmt(&mut out, format_args!("pkcs11:slot-id={id}"));
-            }
-            Slot::Label(label) => {
-                out.put_str("pkcs11:token=");
-                EncodeSet::PKCS11.encode(label.as_bytes(), &mut out);
-            }
+            Slot::Id(id) => write!(out, "pkcs11:slot-id={id}"),
+            Slot::Label(label) => write!(out, "pkcs11:token={}", SET.encode(label)),
         }
         if let Some(object) = self.object {
-            out.put_str(";object=");
-            EncodeSet::PKCS11.encode(object.as_bytes(), &mut out);
+            write!(out, ";object={}", SET.encode(object));
         }
         if let Some(pin) = self.pin {
-            out.put_str("?pin-value=");
-            EncodeSet::PKCS11.encode(pin.as_bytes(), &mut out);
+            write!(out, "?pin-value={}", SET.encode(pin));
         }
-        out.finish_str()
     }
 }
 
@@ -114,7 +112,7 @@ fn attributes(text: &str, separator: char) -> impl Iterator<Item = (&str, &str)>
 }
 
 fn is(encoded: &str, name: &str) -> bool {
-    percent_decode(encoded.as_bytes()).eq(name.bytes())
+    percent::decode(encoded, Plus::Plus).eq(name.bytes())
 }
 
 /// Hands out pieces of a buffer, each holding one decoded value.
@@ -128,11 +126,9 @@ impl<'o> Values<'o> {
         value: &'u str,
         attribute: &'static str,
     ) -> Result<&'o str, Pkcs11Error<'u>> {
-        let mut out = Output::new(core::mem::take(&mut self.free));
-        for byte in percent_decode(value.as_bytes()) {
-            out.put(&[byte]);
-        }
-        let (decoded, free) = out.split().map_err(Pkcs11Error::BufferFull)?;
+        let free = core::mem::take(&mut self.free);
+        let (decoded, free) =
+            percent::decode_into(value, Plus::Plus, free).map_err(Pkcs11Error::BufferFull)?;
         self.free = free;
         core::str::from_utf8(decoded).map_err(|_| Pkcs11Error::NotUtf8 { attribute })
     }

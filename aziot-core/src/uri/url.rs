@@ -1,169 +1,263 @@
-//! `http:` and `https:` URLs, normalised the way a URL parser does (WHATWG URL, special schemes).
+//! Absolute URLs, normalised the way a URL parser does (WHATWG URL).
 
 use core::fmt;
 use core::net::{Ipv4Addr, Ipv6Addr};
 
-use super::{EncodeSet, resolve_path, split_scheme, trim};
+use super::{resolve_path, split_scheme, trim};
 use crate::output::{BufferFull, Output};
+use crate::percent::Set;
 
-/// An absolute `http:` or `https:` URL.
+/// An absolute URL in its normal form.
 #[derive(Clone, Copy, Eq, PartialEq)]
-pub struct Url<'a> {
-    text: &'a str,
-    scheme: Scheme,
-    user_info: Option<&'a str>,
-    authority: Authority<'a>,
-    path: &'a str,
-    query: Option<&'a str>,
-}
-
-/// The scheme of a [`Url`].
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub enum Scheme {
-    /// Plain text; port 80 by default.
-    Http,
-    /// TLS; port 443 by default.
-    Https,
-}
-
-impl Scheme {
-    /// The scheme in lower case.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Https => "https",
-        }
-    }
-
-    /// The port that need not be written.
-    pub const fn default_port(self) -> u16 {
-        match self {
-            Self::Http => 80,
-            Self::Https => 443,
-        }
-    }
-}
+pub struct Url<'a>(&'a str);
 
 impl<'o> Url<'o> {
     /// Reads `text` and writes its normal form to `out`: scheme and host in lower case, the default port and empty user
     /// information dropped, `/` for an empty path, `.` and `..` resolved, spaces and other characters that may not stand
     /// in a URL percent-encoded. `out` needs at most three times the length of `text` and a few bytes more.
     ///
+    /// `http`, `https`, `ws`, `wss` and `ftp` URLs have a host; `file` URLs may have one. All other schemes are taken
+    /// as they come.
+    ///
     /// # Errors
     /// See [`UrlError`]. Host names must be ASCII; write an internationalised name in its `xn--` form.
     pub fn parse(text: &str, out: &'o mut [u8]) -> Result<Self, UrlError> {
         let text = trim(text);
         let (scheme, rest) = split_scheme(text).ok_or(UrlError::RelativeWithoutBase)?;
-        let scheme = if scheme.eq_ignore_ascii_case("http") {
-            Scheme::Http
-        } else if scheme.eq_ignore_ascii_case("https") {
-            Scheme::Https
-        } else {
-            return Err(UrlError::UnsupportedScheme);
-        };
         if text.contains(['\t', '\n', '\r']) {
             return Err(UrlError::InvalidCharacter);
         }
-        let rest = rest.trim_start_matches(['/', '\\']);
-        let (authority, rest) =
-            rest.split_at(rest.find(['/', '\\', '?', '#']).unwrap_or(rest.len()));
-        let (user_info, authority) = match authority.rsplit_once('@') {
-            Some((user_info, authority)) => (user_info, authority),
-            None => ("", authority),
-        };
-        let authority = Authority::parse(authority, scheme.default_port())?;
         let (rest, fragment) = split_optional(rest, '#');
-        let (path, query) = split_optional(rest, '?');
+        let (rest, query) = split_optional(rest, '?');
+        let kind = Kind::of(scheme);
+        let special = kind != Kind::Other;
 
         let mut out = Output::new(out);
-        out.put_str(scheme.as_str());
-        out.put_str("://");
-        let user_start = out.len();
-        let (user, password) = user_info.split_once(':').unwrap_or((user_info, ""));
-        EncodeSet::USER_INFO.encode(user.as_bytes(), &mut out);
-        if !password.is_empty() {
-            out.put(b":");
-            EncodeSet::USER_INFO.encode(password.as_bytes(), &mut out);
+        put_lower_case(scheme, &mut out);
+        out.put(b":");
+        let separates = |c: char| c == '/' || (special && c == '\\');
+        let located = match kind {
+            Kind::Network { .. } => Some(rest.trim_start_matches(separates)),
+            Kind::File | Kind::Other => rest
+                .strip_prefix(separates)
+                .and_then(|rest| rest.strip_prefix(separates)),
+        };
+        let path = match located {
+            Some(located) => {
+                let end = located.find(separates).unwrap_or(located.len());
+                let (authority, path) = located.split_at_checked(end).unwrap_or_default();
+                out.put(b"//");
+                put_authority(authority, kind, &mut out)?;
+                path
+            }
+            None => {
+                if kind == Kind::File {
+                    out.put(b"//");
+                }
+                rest
+            }
+        };
+        if special || path.starts_with('/') {
+            let start = out.len();
+            resolve_path(path, special, Some(Set::PATH), &mut out)?;
+            if !special
+                && located.is_none()
+                && out.since(start).is_some_and(|path| path.starts_with(b"//"))
+            {
+                // It must not look like a host.
+                out.truncate(start);
+                out.put(b"/.");
+                resolve_path(path, special, Some(Set::PATH), &mut out)?;
+            }
+        } else {
+            write!(out, "{}", Set::CONTROLS.encode(path));
         }
-        let user_end = out.len();
-        if user_end > user_start {
-            out.put(b"@");
-        }
-        let host_start = out.len();
-        authority.put(&mut out);
-        let host_end = out.len();
-        if authority.port != scheme.default_port() {
-            let _ = fmt::Write::write_fmt(&mut out, format_args!(":{}", authority.port));
-        }
-        let path_start = out.len();
-        resolve_path(path, true, Some(EncodeSet::PATH), &mut out)?;
-        let path_end = out.len();
         if let Some(query) = query {
-            out.put(b"?");
-            EncodeSet::QUERY.encode(query.as_bytes(), &mut out);
+            let set = if special {
+                Set::SPECIAL_QUERY
+            } else {
+                Set::QUERY
+            };
+            write!(out, "?{}", set.encode(query));
         }
-        let query_end = out.len();
         if let Some(fragment) = fragment {
-            out.put(b"#");
-            EncodeSet::FRAGMENT.encode(fragment.as_bytes(), &mut out);
+            write!(out, "#{}", Set::FRAGMENT.encode(fragment));
         }
-        let text = out.finish_str()?;
-
-        let host = text.get(host_start..host_end).unwrap_or_default();
-        Ok(Self {
-            text,
-            scheme,
-            user_info: text
-                .get(user_start..user_end)
-                .filter(|user_info| !user_info.is_empty()),
-            authority: Authority {
-                host: without_brackets(host),
-                ..authority
-            },
-            path: text.get(path_start..path_end).unwrap_or_default(),
-            query: text.get(path_end.saturating_add(1)..query_end),
-        })
+        Ok(Self(out.finish_str()?))
     }
 
-    /// The whole URL in its normal form, with user information if there is any. Do not log it then.
-    pub const fn as_str(&self) -> &'o str {
-        self.text
-    }
-
-    /// `http` or `https`.
-    pub const fn scheme(&self) -> Scheme {
-        self.scheme
-    }
-
-    /// Host and port.
-    pub const fn authority(&self) -> Authority<'o> {
-        self.authority
-    }
-
-    /// User name and password as they stand in the URL, percent-encoded, separated by the first `:`.
-    pub const fn user_info(&self) -> Option<&'o str> {
-        self.user_info
-    }
-
-    /// The path, beginning with `/`, percent-encoded.
-    pub const fn path(&self) -> &'o str {
-        self.path
-    }
-
-    /// The query without its `?`, percent-encoded.
-    pub const fn query(&self) -> Option<&'o str> {
-        self.query
+    /// The URL whose normal form `text` is.
+    #[cfg(feature = "alloc")]
+    pub(crate) const fn from_normal_form(text: &'o str) -> Self {
+        Self(text)
     }
 }
 
+impl<'a> Url<'a> {
+    /// The whole URL, with user information if there is any. Do not log it then.
+    pub const fn as_str(self) -> &'a str {
+        self.0
+    }
+
+    /// The scheme, in lower case.
+    pub fn scheme(self) -> &'a str {
+        self.split().0
+    }
+
+    /// User name and password as they stand in the URL, percent-encoded, separated by the first `:`.
+    pub fn user_info(self) -> Option<&'a str> {
+        let (user_info, _) = self.split().1?.rsplit_once('@')?;
+        Some(user_info)
+    }
+
+    /// Host and port as they stand in the URL: without the port if it is the scheme's default, an IPv6 address in
+    /// brackets. Empty if there is no host.
+    pub fn host_and_port(self) -> &'a str {
+        let authority = self.split().1.unwrap_or_default();
+        authority
+            .rsplit_once('@')
+            .map_or(authority, |(_, host)| host)
+    }
+
+    /// Host and port to connect to, if the URL has a host and the scheme a port.
+    pub fn authority(self) -> Option<Authority<'a>> {
+        match Kind::of(self.scheme()) {
+            Kind::Network { port } => Authority::parse(self.host_and_port(), port).ok(),
+            Kind::File | Kind::Other => None,
+        }
+    }
+
+    /// The path, percent-encoded.
+    pub fn path(self) -> &'a str {
+        let path = self.split().2;
+        path.split(['?', '#']).next().unwrap_or_default()
+    }
+
+    /// The query without its `?`, percent-encoded.
+    pub fn query(self) -> Option<&'a str> {
+        let (rest, _) = split_optional(self.split().2, '#');
+        split_optional(rest, '?').1
+    }
+
+    /// Scheme; user information, host and port; path, query and fragment.
+    fn split(self) -> (&'a str, Option<&'a str>, &'a str) {
+        let (scheme, rest) = self.0.split_once(':').unwrap_or_default();
+        match rest.strip_prefix("//") {
+            Some(rest) => {
+                let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+                let (authority, path) = rest.split_at_checked(end).unwrap_or_default();
+                (scheme, Some(authority), path)
+            }
+            None => (scheme, None, rest),
+        }
+    }
+}
+
+/// Leaves out user information and query, which may be secret.
 impl fmt::Debug for Url<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Url")
-            .field("scheme", &self.scheme)
-            .field("authority", &self.authority)
-            .field("path", &self.path)
+            .field("scheme", &self.scheme())
+            .field("host_and_port", &self.host_and_port())
+            .field("path", &self.path())
             .finish_non_exhaustive()
+    }
+}
+
+/// What a scheme says about the rest of a URL.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Kind {
+    /// A path on this machine, or on a host.
+    File,
+    /// There is a host, and a port that need not be written.
+    Network { port: u16 },
+    /// Nothing.
+    Other,
+}
+
+impl Kind {
+    fn of(scheme: &str) -> Self {
+        [
+            ("http", 80),
+            ("https", 443),
+            ("ws", 80),
+            ("wss", 443),
+            ("ftp", 21),
+        ]
+        .iter()
+        .find(|(name, _)| scheme.eq_ignore_ascii_case(name))
+        .map_or_else(
+            || match scheme.eq_ignore_ascii_case("file") {
+                true => Self::File,
+                false => Self::Other,
+            },
+            |&(_, port)| Self::Network { port },
+        )
+    }
+}
+
+/// Appends user information, host and port in their normal form.
+fn put_authority(text: &str, kind: Kind, out: &mut Output<'_>) -> Result<(), UrlError> {
+    if kind == Kind::File {
+        if !text.is_empty() && !text.eq_ignore_ascii_case("localhost") {
+            check_host(text)?;
+            put_host(text, out);
+        }
+        return Ok(());
+    }
+    let (user_info, text) = text.rsplit_once('@').unwrap_or(("", text));
+    if !user_info.is_empty() {
+        let (user, password) = user_info.split_once(':').unwrap_or((user_info, ""));
+        write!(out, "{}", Set::USER_INFO.encode(user));
+        if !password.is_empty() {
+            write!(out, ":{}", Set::USER_INFO.encode(password));
+        }
+        if !(user.is_empty() && password.is_empty()) {
+            out.put(b"@");
+        }
+    }
+    let (host, port) = split_port(text)?;
+    let default_port = match kind {
+        Kind::Network { port } => {
+            check_host(host)?;
+            put_host(host, out);
+            Some(port)
+        }
+        Kind::File | Kind::Other => {
+            put_opaque_host(host, out)?;
+            None
+        }
+    };
+    if let Some(port) = port.filter(|_| port != default_port) {
+        write!(out, ":{port}");
+    }
+    Ok(())
+}
+
+/// Appends the host of a URL whose scheme says nothing about hosts.
+fn put_opaque_host(host: &str, out: &mut Output<'_>) -> Result<(), UrlError> {
+    if host.starts_with('[') {
+        check_host(host)?;
+        put_host(host, out);
+    } else if host.contains(|c: char| c <= ' ' || "#/:<>?@[\\]^|".contains(c)) {
+        return Err(UrlError::InvalidCharacter);
+    } else {
+        write!(out, "{}", Set::CONTROLS.encode(host));
+    }
+    Ok(())
+}
+
+/// Appends a host in lower case, an IPv6 address in its shortest form.
+fn put_host(host: &str, out: &mut Output<'_>) {
+    match without_brackets(host).parse::<Ipv6Addr>() {
+        Ok(address) => write!(out, "[{address}]"),
+        Err(_) => put_lower_case(host, out),
+    }
+}
+
+fn put_lower_case(text: &str, out: &mut Output<'_>) {
+    for byte in text.bytes() {
+        out.put(&[byte.to_ascii_lowercase()]);
     }
 }
 
@@ -194,32 +288,12 @@ impl<'a> Authority<'a> {
     /// # Errors
     /// See [`UrlError`].
     pub fn parse(text: &'a str, default_port: u16) -> Result<Self, UrlError> {
-        let (host, port) = match text.strip_prefix('[') {
-            Some(rest) => {
-                let (address, port) = rest.split_once(']').ok_or(UrlError::InvalidIpv6)?;
-                address
-                    .parse::<Ipv6Addr>()
-                    .map_err(|_| UrlError::InvalidIpv6)?;
-                match port.strip_prefix(':') {
-                    Some(port) => (address, port),
-                    None if port.is_empty() => (address, port),
-                    None => return Err(UrlError::InvalidPort),
-                }
-            }
-            None => {
-                let (host, port) = text.split_once(':').unwrap_or((text, ""));
-                check_name(host)?;
-                (host, port)
-            }
-        };
-        let port = if port.is_empty() {
-            default_port
-        } else if port.bytes().all(|byte| byte.is_ascii_digit()) {
-            port.parse().map_err(|_| UrlError::InvalidPort)?
-        } else {
-            return Err(UrlError::InvalidPort);
-        };
-        Ok(Self { host, port })
+        let (host, port) = split_port(text)?;
+        check_host(host)?;
+        Ok(Self {
+            host: without_brackets(host),
+            port: port.unwrap_or(default_port),
+        })
     }
 
     /// The host name or address; an IPv6 address without its brackets, ready for a resolver.
@@ -230,17 +304,6 @@ impl<'a> Authority<'a> {
     /// The port.
     pub const fn port(&self) -> u16 {
         self.port
-    }
-
-    /// Appends the host as it stands in a URL: in lower case, an IPv6 address in brackets and in its shortest form.
-    fn put(&self, out: &mut Output<'_>) {
-        if let Ok(address) = self.host.parse::<Ipv6Addr>() {
-            let _ = fmt::Write::write_fmt(out, format_args!("[{address}]"));
-        } else {
-            for byte in self.host.bytes() {
-                out.put(&[byte.to_ascii_lowercase()]);
-            }
-        }
     }
 }
 
@@ -255,7 +318,36 @@ impl fmt::Display for Authority<'_> {
     }
 }
 
-fn check_name(host: &str) -> Result<(), UrlError> {
+/// The host, an IPv6 address still in brackets, and the port, if there is one.
+fn split_port(text: &str) -> Result<(&str, Option<u16>), UrlError> {
+    let (host, port) = if text.starts_with('[') {
+        let end = text.find(']').ok_or(UrlError::InvalidIpv6)?;
+        let (host, port) = text
+            .split_at_checked(end.saturating_add(1))
+            .unwrap_or_default();
+        match port.strip_prefix(':') {
+            Some(port) => (host, port),
+            None if port.is_empty() => (host, port),
+            None => return Err(UrlError::InvalidPort),
+        }
+    } else {
+        text.split_once(':').unwrap_or((text, ""))
+    };
+    if port.is_empty() {
+        Ok((host, None))
+    } else if port.bytes().all(|byte| byte.is_ascii_digit()) {
+        let port = port.parse().map_err(|_| UrlError::InvalidPort)?;
+        Ok((host, Some(port)))
+    } else {
+        Err(UrlError::InvalidPort)
+    }
+}
+
+fn check_host(host: &str) -> Result<(), UrlError> {
+    if host.starts_with('[') {
+        let address = without_brackets(host).parse::<Ipv6Addr>();
+        return address.map(|_| ()).map_err(|_| UrlError::InvalidIpv6);
+    }
     if host.is_empty() {
         return Err(UrlError::EmptyHost);
     }
@@ -302,8 +394,6 @@ pub enum UrlError {
     NonAsciiHost,
     /// There is no scheme.
     RelativeWithoutBase,
-    /// The scheme is neither `http` nor `https`.
-    UnsupportedScheme,
 }
 
 impl From<BufferFull> for UrlError {
@@ -325,7 +415,6 @@ impl fmt::Display for UrlError {
                 "invalid international domain name: write it in its ASCII form, beginning with xn--"
             }
             Self::RelativeWithoutBase => "relative URL without a base",
-            Self::UnsupportedScheme => "unrecognized scheme: only http and https are supported",
         })
     }
 }
@@ -373,6 +462,7 @@ mod tests {
             ("https://127.0.0.1:1", "https://127.0.0.1:1/"),
             ("https://[::1]:8888", "https://[::1]:8888/"),
             ("https://[0:0::0:1]", "https://[::1]/"),
+            ("ftp://h:21", "ftp://h/"),
         ] {
             assert_eq!(normal(text).as_deref(), Ok(expected), "{text}");
         }
@@ -385,7 +475,6 @@ mod tests {
             ("foo", UrlError::RelativeWithoutBase),
             ("//h/", UrlError::RelativeWithoutBase),
             ("127.0.0.1:3128", UrlError::RelativeWithoutBase),
-            ("ftp://h", UrlError::UnsupportedScheme),
             ("https://", UrlError::EmptyHost),
             ("https://:1", UrlError::EmptyHost),
             ("https://é/", UrlError::NonAsciiHost),
@@ -418,18 +507,19 @@ mod tests {
     fn parts() {
         let mut out = [0; 128];
         let url = Url::parse("http://us%2fer:p%40w@PROXY:3128/x?y#z", &mut out).unwrap();
-        assert_eq!(url.scheme(), Scheme::Http);
+        assert_eq!(url.scheme(), "http");
         assert_eq!(url.user_info(), Some("us%2fer:p%40w"));
-        assert_eq!(
-            (url.authority().host(), url.authority().port()),
-            ("proxy", 3128)
-        );
+        let authority = url.authority().unwrap();
+        assert_eq!((authority.host(), authority.port()), ("proxy", 3128));
+        assert_eq!(url.host_and_port(), "proxy:3128");
         assert_eq!((url.path(), url.query()), ("/x", Some("y")));
         assert!(!format!("{url:?}").contains("p%40w"));
         let mut out = [0; 128];
         let url = Url::parse("https://[::1]", &mut out).unwrap();
-        assert_eq!(url.authority().host(), "::1");
-        assert_eq!(url.authority().to_string(), "[::1]:443");
+        let authority = url.authority().unwrap();
+        assert_eq!(authority.host(), "::1");
+        assert_eq!(authority.to_string(), "[::1]:443");
+        assert_eq!(url.host_and_port(), "[::1]");
         assert_eq!((url.user_info(), url.query()), (None, None));
     }
 

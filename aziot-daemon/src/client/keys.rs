@@ -3,8 +3,7 @@
 use std::fmt;
 
 use aziot_core::json::{self, Bytes};
-use aziot_core::output::Output;
-use aziot_core::uri::EncodeSet;
+use aziot_core::percent::Set;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
@@ -134,15 +133,8 @@ impl KeysClient {
     /// # Errors
     /// See [`KeysError`].
     pub fn load_key(&self, id: &str) -> Result<Handle, KeysError> {
-        // Every byte of an id takes up to three in a path.
-        let mut buffer = vec![0; id.len() * 3 + 64];
-        let mut path = Output::new(&mut buffer);
-        path.put_str("/key/");
-        EncodeSet::PATH_PARAMETER.encode(id.as_bytes(), &mut path);
-        path.put_str("?");
-        path.put_str(VERSION);
-        let target = path.finish_str().map_err(|_| KeysError::TooLong)?;
-        handle(self.send("GET", target, None)?)
+        let target = format!("/key/{}?{VERSION}", Set::SEGMENT.encode(id));
+        handle(self.send("GET", &target, None)?)
     }
 
     /// The handle of a symmetric key, which is generated if it does not exist. `usage` is as in `derive,sign`.

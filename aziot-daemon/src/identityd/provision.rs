@@ -376,7 +376,7 @@ fn register(
     let url: Url = endpoint
         .parse()
         .map_err(|error: UrlError| invalid(&error))?;
-    let authority = authority(&url);
+    let authority = url.host_and_port();
     let payload = payload
         .map(Payload::new)
         .transpose()
@@ -393,7 +393,7 @@ fn register(
     );
     let mut enrolment = Enrolment::new(registration, policy);
     let peer = Peer {
-        authority: &authority,
+        authority,
         audience: enrolment.audience(),
         key,
         class: Class::Dps,
@@ -540,14 +540,6 @@ fn refused_hint(registration: &str, scope: &str, key: &str, authority: &str) -> 
          in config.toml (key id {key:?}; for an enrollment group it has to be the key derived for this registration id, \
          not the group's own), the registration id, the scope, and the clock of this device"
     )
-}
-
-/// Host, and port unless it is the default.
-fn authority(url: &Url) -> String {
-    match url.port() {
-        Some(port) => format!("{}:{port}", url.host()),
-        None => url.host().to_owned(),
-    }
 }
 
 /// Reads the payload file that a URL names.

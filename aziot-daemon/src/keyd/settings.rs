@@ -60,9 +60,7 @@ pub fn chain(error: &dyn Error) -> String {
 pub fn endpoint(endpoint: &config::Endpoint) -> Endpoint {
     match endpoint {
         config::Endpoint::Unix(path) => Endpoint::Path(OsStr::from_bytes(path).into()),
-        config::Endpoint::Descriptor(fd) => Endpoint::Fd(i32::try_from(*fd).unwrap_or(-1)),
-        config::Endpoint::NamedDescriptor(name) => Endpoint::FdName(name.clone()),
-        // The reader of the settings has replaced it by the default, with a warning.
-        config::Endpoint::Http(address) => Endpoint::FdName(address.clone()),
+        config::Endpoint::Fd(fd) => Endpoint::Fd(*fd),
+        config::Endpoint::FdName(name) => Endpoint::FdName(name.clone()),
     }
 }

@@ -12,7 +12,7 @@ pub(crate) use decode::{NESTED_DPS, REGISTRATION_ID, cloud_timeout_sec, payload}
 use super::{AutoRenew, Endpoint, Invalid, Loaded, Merged, Places, Reader};
 
 /// Default of `cloud_timeout_sec`, and the least it can be.
-pub const CLOUD_TIMEOUT_SEC: u64 = 70;
+pub const CLOUD_TIMEOUT_SEC: u64 = crate::retry::Policy::CLOUD_TIMEOUT.as_secs();
 
 /// Default of `cloud_retries`.
 pub const CLOUD_RETRIES: u32 = 1;
