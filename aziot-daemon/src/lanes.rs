@@ -68,6 +68,7 @@ struct State<E> {
     queue: VecDeque<Job<E>>,
     threads: usize,
     idle: usize,
+    running: usize,
 }
 
 /// Where results are put, and how the loop hears of them.
@@ -78,7 +79,10 @@ pub struct Done<E> {
 
 impl<E> Clone for Done<E> {
     fn clone(&self) -> Self {
-        Self { results: Arc::clone(&self.results), waker: Arc::clone(&self.waker) }
+        Self {
+            results: Arc::clone(&self.results),
+            waker: Arc::clone(&self.waker),
+        }
     }
 }
 
@@ -86,12 +90,18 @@ impl<E> Done<E> {
     /// Results go to a list of their own; `waker` tells the loop to look at it.
     #[must_use]
     pub fn new(waker: mio::Waker) -> Self {
-        Self { results: Arc::new(Mutex::new(Vec::new())), waker: Arc::new(waker) }
+        Self {
+            results: Arc::new(Mutex::new(Vec::new())),
+            waker: Arc::new(waker),
+        }
     }
 
     /// Hands an event to the loop. Can be called from any thread, also by a job that goes on afterwards.
     pub fn send(&self, event: E) {
-        self.results.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+        self.results
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(event);
         // The write to the eventfd fails only when its counter is full, and then the loop is awake already.
         let _ = self.waker.wake();
     }
@@ -113,8 +123,17 @@ impl<E: Send + 'static> Lanes<E> {
         let lanes = Lane::ALL
             .iter()
             .map(|&lane| {
-                let state = State { queue: VecDeque::new(), threads: 0, idle: 0 };
-                Arc::new(Shared { lane, state: Mutex::new(state), wake: Condvar::new() })
+                let state = State {
+                    queue: VecDeque::new(),
+                    threads: 0,
+                    idle: 0,
+                    running: 0,
+                };
+                Arc::new(Shared {
+                    lane,
+                    state: Mutex::new(state),
+                    wake: Condvar::new(),
+                })
             })
             .collect();
         Self { lanes, done, idle }
@@ -126,12 +145,28 @@ impl<E: Send + 'static> Lanes<E> {
         self.done.clone()
     }
 
+    /// Whether a lane whose jobs write keys or files has something to do. Those are worth waiting for at the end; the
+    /// cloud is not.
+    #[must_use]
+    pub fn is_writing(&self) -> bool {
+        let writers = self
+            .lanes
+            .iter()
+            .filter(|shared| matches!(shared.lane, Lane::Local | Lane::Library));
+        writers.into_iter().any(|shared| {
+            let state = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.running > 0 || !state.queue.is_empty()
+        })
+    }
+
     /// Runs `job` in `lane`; its result becomes an event.
     ///
     /// # Errors
     /// [`Busy`] when the queue of the lane is full, or no thread could be started at all.
     pub fn run(&self, lane: Lane, job: impl FnOnce() -> E + Send + 'static) -> Result<(), Busy> {
-        let Some(shared) = self.lanes.iter().find(|shared| shared.lane == lane) else { return Err(Busy) };
+        let Some(shared) = self.lanes.iter().find(|shared| shared.lane == lane) else {
+            return Err(Busy);
+        };
         let mut state = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.queue.len() >= QUEUE_LIMIT {
             return Err(Busy);
@@ -167,14 +202,18 @@ fn work<E: Send>(shared: &Shared<E>, done: &Done<E>, idle: Duration) {
     let mut state = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
         if let Some(job) = state.queue.pop_front() {
+            state.running += 1;
             drop(state);
             done.send(job());
             state = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.running -= 1;
             continue;
         }
         state.idle += 1;
-        let (guard, timeout) =
-            shared.wake.wait_timeout(state, idle).unwrap_or_else(PoisonError::into_inner);
+        let (guard, timeout) = shared
+            .wake
+            .wait_timeout(state, idle)
+            .unwrap_or_else(PoisonError::into_inner);
         state = guard;
         state.idle -= 1;
         if timeout.timed_out() && state.queue.is_empty() {
@@ -191,14 +230,18 @@ mod tests {
     fn lanes() -> (Lanes<u32>, mio::Poll) {
         let poll = mio::Poll::new().unwrap();
         let waker = mio::Waker::new(poll.registry(), mio::Token(0)).unwrap();
-        (Lanes::new(Done::new(waker), Duration::from_millis(20)), poll)
+        (
+            Lanes::new(Done::new(waker), Duration::from_millis(20)),
+            poll,
+        )
     }
 
     fn collect(lanes: &Lanes<u32>, poll: &mut mio::Poll, count: usize) -> Vec<u32> {
         let mut results = Vec::new();
         let mut events = mio::Events::with_capacity(8);
         while results.len() < count {
-            poll.poll(&mut events, Some(Duration::from_secs(10))).unwrap();
+            poll.poll(&mut events, Some(Duration::from_secs(10)))
+                .unwrap();
             lanes.done().take(&mut results);
         }
         results
@@ -210,7 +253,10 @@ mod tests {
         for n in 0..100 {
             lanes.run(Lane::Library, move || n).unwrap();
         }
-        assert_eq!(collect(&lanes, &mut poll, 100), (0..100).collect::<Vec<_>>());
+        assert_eq!(
+            collect(&lanes, &mut poll, 100),
+            (0..100).collect::<Vec<_>>()
+        );
     }
 
     #[test]

@@ -80,17 +80,32 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Variable(name, error) => write!(f, "could not read {name} env var: {error}"),
-            Self::CloseOnExec(fd, error) => write!(f, "could not fcntl({fd}, F_SETFD, FD_CLOEXEC): {error}"),
-            Self::Descriptor(fd, error) => write!(f, "could not use the passed descriptor {fd} as a socket: {error}"),
-            Self::Family(family) if *family == AddressFamily::INET || *family == AddressFamily::INET6 => {
-                let name = if *family == AddressFamily::INET { "Inet" } else { "Inet6" };
+            Self::CloseOnExec(fd, error) => {
+                write!(f, "could not fcntl({fd}, F_SETFD, FD_CLOEXEC): {error}")
+            }
+            Self::Descriptor(fd, error) => write!(
+                f,
+                "could not use the passed descriptor {fd} as a socket: {error}"
+            ),
+            Self::Family(family)
+                if *family == AddressFamily::INET || *family == AddressFamily::INET6 =>
+            {
+                let name = if *family == AddressFamily::INET {
+                    "Inet"
+                } else {
+                    "Inet6"
+                };
                 write!(
                     f,
                     "systemd socket has unsupported address family Some({name}): give the socket unit a path in \
                      ListenStream="
                 )
             }
-            Self::Family(family) => write!(f, "systemd socket has unsupported address family {}", family.as_raw()),
+            Self::Family(family) => write!(
+                f,
+                "systemd socket has unsupported address family {}",
+                family.as_raw()
+            ),
             Self::Name(name) => write!(
                 f,
                 "socket {name} not found: no descriptor of that name was passed (LISTEN_FDNAMES, FileDescriptorName=)"
@@ -108,7 +123,10 @@ impl fmt::Display for Error {
             Self::Bind(path, error) => {
                 write!(f, "could not make the socket {}: {error}", path.display())?;
                 if error.kind() == io::ErrorKind::NotFound {
-                    write!(f, "; create its directory, or start the service through its socket unit")?;
+                    write!(
+                        f,
+                        "; create its directory, or start the service through its socket unit"
+                    )?;
                 }
                 Ok(())
             }
@@ -121,13 +139,13 @@ impl std::error::Error for Error {}
 /// Gets the listening socket: an `fd://` endpoint wins over activation, activation over the endpoint's own path.
 ///
 /// # Errors
-/// See [`Error`]. Malformed activation variables are errors whatever the endpoint.
-pub fn listen(endpoint: &Endpoint) -> Result<Listener, Error> {
-    let passed = Passed::from_env()?;
+/// See [`Error`].
+pub fn listen(endpoint: &Endpoint, passed: &Passed) -> Result<Listener, Error> {
     match endpoint {
         Endpoint::Fd(fd) => activated(*fd),
         Endpoint::FdName(name) => {
-            let fd = descriptor_by_name(name, passed.names.as_deref()).map_err(|_| Error::Name(name.clone()))?;
+            let fd = descriptor_by_name(name, passed.names.as_deref())
+                .map_err(|_| Error::Name(name.clone()))?;
             activated(fd)
         }
         Endpoint::Path(path) => match passed.choose(path) {
@@ -139,15 +157,22 @@ pub fn listen(endpoint: &Endpoint) -> Result<Listener, Error> {
 
 /// What the service manager passed.
 #[derive(Debug, Default)]
-struct Passed {
+pub struct Passed {
     count: RawFd,
     /// `LISTEN_FDNAMES`.
     names: Option<String>,
 }
 
 impl Passed {
-    fn from_env() -> Result<Self, Error> {
-        let Some(pid) = number("LISTEN_PID")? else { return Ok(Self::default()) };
+    /// Looks for it. This comes before the process opens descriptors of its own that stay: one that was announced but not
+    /// passed must not turn out to be one of them.
+    ///
+    /// # Errors
+    /// The variables are malformed, which is an error whatever the endpoint, or a descriptor is not there.
+    pub fn from_env() -> Result<Self, Error> {
+        let Some(pid) = number("LISTEN_PID")? else {
+            return Ok(Self::default());
+        };
         if pid != i64::from(std::process::id()) {
             return Ok(Self::default());
         }
@@ -158,7 +183,10 @@ impl Passed {
         for fd in FIRST_FD..FIRST_FD.saturating_add(count) {
             sys::set_close_on_exec(fd).map_err(|error| Error::CloseOnExec(fd, error))?;
         }
-        Ok(Self { count, names: std::env::var("LISTEN_FDNAMES").ok() })
+        Ok(Self {
+            count,
+            names: std::env::var("LISTEN_FDNAMES").ok(),
+        })
     }
 
     /// One descriptor is ours; of several, the one bound to our path, so that an additional `ListenStream=` does no harm.
@@ -167,27 +195,46 @@ impl Passed {
             return Some(FIRST_FD);
         }
         (FIRST_FD..FIRST_FD.saturating_add(self.count)).find(|&fd| {
-            let Ok(copy) = sys::duplicate(fd) else { return false };
-            let Ok(address) = rustix::net::getsockname(&copy) else { return false };
-            SocketAddrUnix::try_from(address)
-                .is_ok_and(|address| address.path_bytes().is_some_and(|bytes| bytes == path.as_os_str().as_encoded_bytes()))
+            let Ok(copy) = sys::duplicate(fd) else {
+                return false;
+            };
+            let Ok(address) = rustix::net::getsockname(&copy) else {
+                return false;
+            };
+            SocketAddrUnix::try_from(address).is_ok_and(|address| {
+                address
+                    .path_bytes()
+                    .is_some_and(|bytes| bytes == path.as_os_str().as_encoded_bytes())
+            })
         })
     }
 }
 
 fn number(name: &'static str) -> Result<Option<i64>, Error> {
-    let Some(value) = std::env::var_os(name) else { return Ok(None) };
-    let text = value.into_string().unwrap_or_else(|raw: OsString| raw.to_string_lossy().into_owned());
-    text.parse().map(Some).map_err(|error| Error::Variable(name, error))
+    let Some(value) = std::env::var_os(name) else {
+        return Ok(None);
+    };
+    let text = value
+        .into_string()
+        .unwrap_or_else(|raw: OsString| raw.to_string_lossy().into_owned());
+    text.parse()
+        .map(Some)
+        .map_err(|error| Error::Variable(name, error))
 }
 
 fn activated(fd: RawFd) -> Result<Listener, Error> {
+    // Whatever it is, it is taken over only when it is a socket.
+    let copy = sys::duplicate(fd).map_err(|error| Error::Descriptor(fd, error))?;
+    rustix::net::getsockname(&copy).map_err(|error| Error::Descriptor(fd, error.into()))?;
     let owned = sys::adopt(fd).map_err(|error| Error::Descriptor(fd, error))?;
     let socket = unix_listener(owned).map_err(|error| match error {
         NotUnix::Os(error) => Error::Descriptor(fd, error),
         NotUnix::Family(family) => Error::Family(family),
     })?;
-    Ok(Listener { socket, bound: None })
+    Ok(Listener {
+        socket,
+        bound: None,
+    })
 }
 
 enum NotUnix {
@@ -196,7 +243,8 @@ enum NotUnix {
 }
 
 fn unix_listener(fd: OwnedFd) -> Result<UnixListener, NotUnix> {
-    let address: SocketAddrAny = rustix::net::getsockname(&fd).map_err(|error| NotUnix::Os(error.into()))?;
+    let address: SocketAddrAny =
+        rustix::net::getsockname(&fd).map_err(|error| NotUnix::Os(error.into()))?;
     let family = address.address_family();
     if family != AddressFamily::UNIX {
         return Err(NotUnix::Family(family));
@@ -214,8 +262,16 @@ fn bind(path: &Path) -> Result<Listener, Error> {
     let identity = std::fs::symlink_metadata(path)
         .map(|metadata| (metadata.st_dev(), metadata.st_ino()))
         .map_err(|error| Error::Bind(path.to_owned(), error))?;
-    socket.set_nonblocking(true).map_err(|error| Error::Bind(path.to_owned(), error))?;
-    Ok(Listener { socket, bound: Some(Bound { path: path.to_owned(), identity }) })
+    socket
+        .set_nonblocking(true)
+        .map_err(|error| Error::Bind(path.to_owned(), error))?;
+    Ok(Listener {
+        socket,
+        bound: Some(Bound {
+            path: path.to_owned(),
+            identity,
+        }),
+    })
 }
 
 /// Removes a socket that nobody serves, or the empty directory that container runtimes leave where a bind mount's source
@@ -232,13 +288,17 @@ fn make_room(path: &Path) -> Result<(), Error> {
         return std::fs::remove_dir(path).map_err(occupied);
     }
     if !metadata.file_type().is_socket() {
-        return Err(occupied(io::Error::new(io::ErrorKind::AlreadyExists, "it is not a socket")));
+        return Err(occupied(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "it is not a socket",
+        )));
     }
     match UnixStream::connect(path) {
         Ok(_) => Err(Error::InUse(path.to_owned())),
         // A full backlog also means that somebody is there.
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(Error::InUse(path.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            Err(Error::InUse(path.to_owned()))
+        }
         Err(_) => std::fs::remove_file(path).map_err(occupied),
     }
 }
-

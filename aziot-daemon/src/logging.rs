@@ -16,7 +16,9 @@ pub fn init() {
     let mut complaints = Vec::new();
     let logger = LOGGER.get_or_init(|| {
         let spec = std::env::var(VARIABLE).unwrap_or_default();
-        Logger { filter: Filter::parse(&spec, &mut complaints) }
+        Logger {
+            filter: Filter::parse(&spec, &mut complaints),
+        }
     });
     if log::set_logger(logger).is_ok() {
         log::set_max_level(logger.filter.max_level());
@@ -99,11 +101,17 @@ impl Filter {
             None => (spec, None),
         };
         if pattern.is_some_and(|p| p.contains('/')) {
-            complaints.push(format!("warning: invalid logging spec '{spec}', ignoring it (too many '/'s)"));
+            complaints.push(format!(
+                "warning: invalid logging spec '{spec}', ignoring it (too many '/'s)"
+            ));
             return Self::standard();
         }
         let mut directives = Vec::new();
-        for part in directives_text.split(',').map(str::trim).filter(|p| !p.is_empty()) {
+        for part in directives_text
+            .split(',')
+            .map(str::trim)
+            .filter(|p| !p.is_empty())
+        {
             let (target, level) = match part.split_once('=') {
                 None => match part.parse::<LevelFilter>() {
                     Ok(level) => ("", level),
@@ -113,7 +121,9 @@ impl Filter {
                 Some((target, level)) => match level.parse() {
                     Ok(level) => (target, level),
                     Err(_) => {
-                        complaints.push(format!("warning: invalid logging spec '{level}', ignoring it"));
+                        complaints.push(format!(
+                            "warning: invalid logging spec '{level}', ignoring it"
+                        ));
                         continue;
                     }
                 },
@@ -125,18 +135,27 @@ impl Filter {
         }
         let regex = pattern.and_then(|pattern| {
             regex_lite::Regex::new(pattern)
-                .map_err(|error| complaints.push(format!("warning: invalid regex filter - {error}")))
+                .map_err(|error| {
+                    complaints.push(format!("warning: invalid regex filter - {error}"))
+                })
                 .ok()
         });
         Self { directives, regex }
     }
 
     fn standard() -> Self {
-        Self { directives: vec![(String::new(), LevelFilter::Info)], regex: None }
+        Self {
+            directives: vec![(String::new(), LevelFilter::Info)],
+            regex: None,
+        }
     }
 
     fn max_level(&self) -> LevelFilter {
-        self.directives.iter().map(|(_, level)| *level).max().unwrap_or(LevelFilter::Off)
+        self.directives
+            .iter()
+            .map(|(_, level)| *level)
+            .max()
+            .unwrap_or(LevelFilter::Off)
     }
 
     fn allows(&self, target: &str, level: Level) -> bool {
@@ -148,7 +167,9 @@ impl Filter {
     }
 
     fn matches(&self, message: &str) -> bool {
-        self.regex.as_ref().is_none_or(|regex| regex.is_match(message))
+        self.regex
+            .as_ref()
+            .is_none_or(|regex| regex.is_match(message))
     }
 }
 
@@ -181,7 +202,10 @@ mod tests {
         assert!(f.allows("x", Level::Info) && !f.allows("x", Level::Debug));
         for spec in ["warn", "WARN", "Warn"] {
             let (f, _) = filter(spec);
-            assert!(f.allows("x", Level::Warn) && !f.allows("x", Level::Info), "{spec}");
+            assert!(
+                f.allows("x", Level::Warn) && !f.allows("x", Level::Info),
+                "{spec}"
+            );
         }
         let (f, _) = filter("off");
         assert!(!f.allows("x", Level::Error));
@@ -191,7 +215,10 @@ mod tests {
         assert!(f.allows("aziot_daemon::keyd", Level::Debug) && !f.allows("mio", Level::Debug));
         assert!(f.allows("mio", Level::Info));
         let (f, complaints) = filter("x=bogus");
-        assert_eq!(complaints, ["warning: invalid logging spec 'bogus', ignoring it"]);
+        assert_eq!(
+            complaints,
+            ["warning: invalid logging spec 'bogus', ignoring it"]
+        );
         assert!(f.allows("x", Level::Info) && !f.allows("x", Level::Debug));
         let (f, _) = filter("info/a.c");
         assert!(f.matches("xabcx") && !f.matches("xbc"));

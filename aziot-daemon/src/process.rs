@@ -43,7 +43,9 @@ impl fmt::Display for NameError {
         match self {
             Self::NoArgument => f.write_str("could not extract process name from args"),
             Self::NoName(arg) => write!(f, "could not extract process name from arg {arg:?}"),
-            Self::Unrecognized(name) => write!(f, "unrecognized process name {}", name.to_string_lossy()),
+            Self::Unrecognized(name) => {
+                write!(f, "unrecognized process name {}", name.to_string_lossy())
+            }
             Self::NotBuilt(name) => write!(f, "this build does not contain {name}"),
             Self::Trailing(arg) => write!(
                 f,
@@ -84,7 +86,10 @@ pub fn pick(args: impl IntoIterator<Item = OsString>) -> Result<Name, NameError>
 
 fn last_component(arg: &OsStr) -> Option<&OsStr> {
     let bytes = arg.as_bytes();
-    let trimmed = bytes.iter().rposition(|b| *b != b'/').map(|end| &bytes[..=end])?;
+    let trimmed = bytes
+        .iter()
+        .rposition(|b| *b != b'/')
+        .map(|end| &bytes[..=end])?;
     let name = trimmed.rsplit(|b| *b == b'/').next()?;
     (name != b".." && name != b"." && !name.is_empty()).then(|| OsStr::from_bytes(name))
 }
@@ -100,12 +105,18 @@ pub struct Fatal {
 impl Fatal {
     /// A configuration that cannot be used.
     pub fn config(error: impl Into<Box<dyn Error>>) -> Self {
-        Self { top: "could not read config", error: error.into() }
+        Self {
+            top: "could not read config",
+            error: error.into(),
+        }
     }
 
     /// Anything else that keeps a service from running.
     pub fn service(error: impl Into<Box<dyn Error>>) -> Self {
-        Self { top: "service encountered an error", error: error.into() }
+        Self {
+            top: "service encountered an error",
+            error: error.into(),
+        }
     }
 }
 
@@ -145,22 +156,52 @@ mod tests {
 
     #[test]
     fn dm_01_names_and_paths() {
-        for arg in ["aziot-keyd", "./aziot-keyd", "/usr/libexec/aziot/aziot-keyd", "aziot-keyd/"] {
+        for arg in [
+            "aziot-keyd",
+            "./aziot-keyd",
+            "/usr/libexec/aziot/aziot-keyd",
+            "aziot-keyd/",
+        ] {
             assert_eq!(picked(&[arg]), Ok(Name::Keyd), "{arg}");
         }
-        assert_eq!(picked(&["/x/aziot-identityd", "stray"]), Ok(Name::Identityd));
-        assert_eq!(picked(&["Aziot-Keyd"]).unwrap_err(), "unrecognized process name Aziot-Keyd");
-        assert_eq!(picked(&["/"]).unwrap_err(), "could not extract process name from arg \"/\"");
-        assert_eq!(picked(&["/x/.."]).unwrap_err(), "could not extract process name from arg \"/x/..\"");
-        assert_eq!(picked(&[]).unwrap_err(), "could not extract process name from args");
+        assert_eq!(
+            picked(&["/x/aziot-identityd", "stray"]),
+            Ok(Name::Identityd)
+        );
+        assert_eq!(
+            picked(&["Aziot-Keyd"]).unwrap_err(),
+            "unrecognized process name Aziot-Keyd"
+        );
+        assert_eq!(
+            picked(&["/"]).unwrap_err(),
+            "could not extract process name from arg \"/\""
+        );
+        assert_eq!(
+            picked(&["/x/.."]).unwrap_err(),
+            "could not extract process name from arg \"/x/..\""
+        );
+        assert_eq!(
+            picked(&[]).unwrap_err(),
+            "could not extract process name from args"
+        );
     }
 
     #[test]
     fn dm_02_the_long_form() {
         assert_eq!(picked(&["aziotd", "aziot-keyd"]), Ok(Name::Keyd));
         assert_eq!(picked(&["aziotd", "aziotd", "aziot-keyd"]), Ok(Name::Keyd));
-        assert_eq!(picked(&["aziotd", "foo"]).unwrap_err(), "unrecognized process name foo");
-        assert_eq!(picked(&["aziotd"]).unwrap_err(), "could not extract process name from args");
-        assert!(picked(&["aziotd", "aziot-keyd", "-v"]).unwrap_err().starts_with("unexpected argument \"-v\""));
+        assert_eq!(
+            picked(&["aziotd", "foo"]).unwrap_err(),
+            "unrecognized process name foo"
+        );
+        assert_eq!(
+            picked(&["aziotd"]).unwrap_err(),
+            "could not extract process name from args"
+        );
+        assert!(
+            picked(&["aziotd", "aziot-keyd", "-v"])
+                .unwrap_err()
+                .starts_with("unexpected argument \"-v\"")
+        );
     }
 }

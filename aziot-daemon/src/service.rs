@@ -37,7 +37,12 @@ pub trait Service: Sized + 'static {
     fn start(&mut self, _cx: &mut Context<'_, Self>) {}
 
     /// Answers a request, or keeps its id to answer later.
-    fn request(&mut self, request: Request<'_, Self::Op>, reply: Reply<'_>, cx: &mut Context<'_, Self>) -> Handled;
+    fn request(
+        &mut self,
+        request: Request<'_, Self::Op>,
+        reply: Reply<'_>,
+        cx: &mut Context<'_, Self>,
+    ) -> Handled;
 
     /// Digests the result of a job.
     fn event(&mut self, event: Self::Event, cx: &mut Context<'_, Self>);
@@ -118,13 +123,19 @@ pub struct Reply<'r> {
 impl Reply<'_> {
     /// Answers with a JSON body.
     pub fn json<T: Serialize + ?Sized>(self, status: u16, value: &T) -> Handled {
-        response::write(self.out, &self.meta, status, |buffer| json::to_slice(value, buffer));
+        response::write(self.out, &self.meta, status, |buffer| {
+            json::to_slice(value, buffer)
+        });
         Handled::Now
     }
 
     /// Answers with a JSON body that `body` writes into the room it is given; it is called again with more room when that
     /// was too small.
-    pub fn with(self, status: u16, body: impl Fn(&mut [u8]) -> Result<usize, BufferFull>) -> Handled {
+    pub fn with(
+        self,
+        status: u16,
+        body: impl Fn(&mut [u8]) -> Result<usize, BufferFull>,
+    ) -> Handled {
         response::write(self.out, &self.meta, status, body);
         Handled::Now
     }
@@ -158,13 +169,21 @@ impl Reply<'_> {
             for line in full.lines() {
                 log::error!(target: self.meta.target, "!!! caused by: {line}{}", self.meta.tag());
             }
-            response::write(self.out, &self.meta, status, |b| json::write_message(&"internal error", b));
+            response::write(self.out, &self.meta, status, |b| {
+                json::write_message(&"internal error", b)
+            });
         } else {
-            let told = if status == 422 { without_quotation(&full) } else { Cow::Borrowed(full.as_str()) };
+            let told = if status == 422 {
+                without_quotation(&full)
+            } else {
+                Cow::Borrowed(full.as_str())
+            };
             for line in told.lines() {
                 log::info!(target: self.meta.target, "!!! {line}{}", self.meta.tag());
             }
-            response::write(self.out, &self.meta, status, |b| json::write_message(&full, b));
+            response::write(self.out, &self.meta, status, |b| {
+                json::write_message(&full, b)
+            });
         }
         Handled::Now
     }
@@ -173,8 +192,12 @@ impl Reply<'_> {
 /// The complaint of a decoder without what it quotes from the body: a key, or a handle, may have been put in the wrong
 /// place, and must not get into the log that way.
 fn without_quotation(text: &str) -> Cow<'_, str> {
-    for (start, end) in [("string \"", "\", expected"), ("unknown variant `", "`, expected")] {
-        if let (Some(from), Some(to)) = (text.find(start).map(|at| at + start.len()), text.rfind(end))
+    for (start, end) in [
+        ("string \"", "\", expected"),
+        ("unknown variant `", "`, expected"),
+    ] {
+        if let (Some(from), Some(to)) =
+            (text.find(start).map(|at| at + start.len()), text.rfind(end))
             && let (Some(before), Some(after)) = (text.get(..from), text.get(to..))
             && from <= to
         {
@@ -199,7 +222,11 @@ impl<S: Service> Context<'_, S> {
     ///
     /// # Errors
     /// [`Busy`] when the lane cannot take it.
-    pub fn run(&mut self, lane: Lane, job: impl FnOnce() -> S::Event + Send + 'static) -> Result<(), Busy> {
+    pub fn run(
+        &mut self,
+        lane: Lane,
+        job: impl FnOnce() -> S::Event + Send + 'static,
+    ) -> Result<(), Busy> {
         self.kernel.lanes.run(lane, job)
     }
 
@@ -243,7 +270,10 @@ mod tests {
     #[test]
     fn ks_38_the_log_does_not_quote_bodies() {
         for (told, logged) in [
-            ("missing field `x` at line 1 column 2", "missing field `x` at line 1 column 2"),
+            (
+                "missing field `x` at line 1 column 2",
+                "missing field `x` at line 1 column 2",
+            ),
             (
                 "invalid type: string \"secret\", expected struct Sign at line 1 column 8",
                 "invalid type: string \"…\", expected struct Sign at line 1 column 8",
@@ -256,7 +286,10 @@ mod tests {
                 "unknown variant `secret`, expected `ECDSA` or `HMAC-SHA256` at line 1 column 8",
                 "unknown variant `…`, expected `ECDSA` or `HMAC-SHA256` at line 1 column 8",
             ),
-            ("invalid type: string \"\", expected u8", "invalid type: string \"…\", expected u8"),
+            (
+                "invalid type: string \"\", expected u8",
+                "invalid type: string \"…\", expected u8",
+            ),
         ] {
             assert_eq!(without_quotation(told), logged);
         }

@@ -4,7 +4,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 /// Who is at the other end of a Unix socket, as of its `connect` (`SO_PEERCRED`, unix(7)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +20,11 @@ pub struct Peer {
 /// # Errors
 /// Whatever `getsockopt` reports, `ENOTSOCK` for example.
 pub fn peer(socket: &impl AsRawFd) -> io::Result<Peer> {
-    let mut credentials = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut credentials = libc::ucred {
+        pid: 0,
+        uid: 0,
+        gid: 0,
+    };
     let mut length = size_of::<libc::ucred>() as libc::socklen_t;
     // SAFETY: both pointers refer to live locals of the sizes given.
     let rc = unsafe {
@@ -35,7 +39,10 @@ pub fn peer(socket: &impl AsRawFd) -> io::Result<Peer> {
     if rc != 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(Peer { uid: credentials.uid, pid: credentials.pid })
+    Ok(Peer {
+        uid: credentials.uid,
+        pid: credentials.pid,
+    })
 }
 
 /// The signals the daemon reacts to.
@@ -51,39 +58,23 @@ pub enum Signal {
 #[derive(Debug)]
 pub struct Signals(OwnedFd);
 
-/// The three signals.
-fn handled_signals() -> libc::sigset_t {
-    // SAFETY: a signal set is plain data, and sigemptyset initialises it before use.
-    unsafe {
-        let mut set: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&raw mut set);
-        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
-            libc::sigaddset(&raw mut set, signal);
-        }
-        set
-    }
-}
-
-/// Blocks the three signals in this thread, and thereby in all threads that it starts later: they wait for [`Signals`].
-///
-/// # Errors
-/// Whatever the kernel reports.
-pub fn block_signals() -> io::Result<()> {
-    let set = handled_signals();
-    // SAFETY: the set is initialised and lives until the call returns.
-    let rc = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
-    if rc == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(rc)) }
-}
-
 impl Signals {
-    /// Opens the descriptor. The signals must have been blocked with [`block_signals`].
+    /// Blocks the three signals in this thread, and thereby in all threads that it starts later.
     ///
     /// # Errors
     /// Whatever the kernel reports.
     pub fn new() -> io::Result<Self> {
-        let set = handled_signals();
-        // SAFETY: the set is initialised and lives until the call returns; the descriptor is new and nobody else's.
+        // SAFETY: the set is initialised by sigemptyset before use and lives for all calls.
         unsafe {
+            let mut set: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&raw mut set);
+            for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+                libc::sigaddset(&raw mut set, signal);
+            }
+            let rc = libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+            if rc != 0 {
+                return Err(io::Error::from_raw_os_error(rc));
+            }
             let fd = libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
             if fd < 0 {
                 return Err(io::Error::last_os_error());
@@ -174,11 +165,17 @@ pub fn set_close_on_exec(fd: RawFd) -> io::Result<()> {
 /// Duplicates a descriptor with `FD_CLOEXEC` set.
 ///
 /// # Errors
-/// Whatever `fcntl` reports.
+/// Whatever `fcntl` reports, `EBADF` for any number that is no open descriptor.
 pub fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: the descriptor is only borrowed for the call; the kernel checks the number.
-    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
-    borrowed.try_clone_to_owned()
+    // SAFETY: the kernel checks the number; what it returns is new and nobody else's.
+    unsafe {
+        let copy = libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0);
+        if copy < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(OwnedFd::from_raw_fd(copy))
+        }
+    }
 }
 
 /// Runs `work` under the file creation mask `mask` and restores the mask.

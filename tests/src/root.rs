@@ -61,12 +61,7 @@ impl Root {
             "[aziot_keys]\nhomedir_path = \"{}\"\n",
             self.join("var/lib/aziot/keyd").display()
         );
-        if users::effective() != 0 {
-            keys.push_str(&format!(
-                "[[principal]]\nuid = {}\nkeys = [\"*\"]\n",
-                users::effective()
-            ));
-        }
+        keys.push_str(&users::principal());
         let text = if more.trim_start().starts_with('[') || more.is_empty() {
             format!("{keys}\n{more}")
         } else {

@@ -29,6 +29,16 @@ pub fn effective() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
+/// What the Keys Service's configuration needs for the user the tests run as: nothing for root, who may use every key; a
+/// principal for anyone else.
+#[must_use]
+pub fn principal() -> String {
+    match effective() {
+        0 => String::new(),
+        uid => format!("[[principal]]\nuid = {uid}\nkeys = [\"*\"]\n"),
+    }
+}
+
 /// Connects as another user (with the group of the tests). Only root can.
 ///
 /// # Errors

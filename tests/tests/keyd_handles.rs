@@ -255,9 +255,9 @@ fn ks_14_parsing() {
         format!("foo=bar&{sr}&se=5&{sig}&&x"),
         // The last of several counts, as long as every one decodes.
         format!("sr=QUJD&{sr}&sig=QUJD&{sig}"),
-        fixture::handle(&format!(
-            " {{ \"nonce\" : \"\" , \"key_id\" : {{ \"Key\" : \"i\\u006dp\" }} , \"more\" : [1] }} "
-        )),
+        fixture::handle(
+            " { \"nonce\" : \"\" , \"key_id\" : { \"Key\" : \"i\\u006dp\" } , \"more\" : [1] } ",
+        ),
         fixture::handle(r#"{"key_id":{"Key":"imp"},"nonce":""}"#),
     ];
     for handle in good {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a step that fails, fails the test")]
 
 use std::fs;
+use std::time::{Duration, Instant};
 
 use aziot_tests::client::{eventually, request};
 use aziot_tests::fixture::{Keyd, VERSION};
@@ -29,7 +30,13 @@ fn principal(id: &str) -> String {
 fn change(keyd: &Keyd, what: impl FnOnce()) {
     let seen = keyd.daemon.log().count(FINISHED);
     what();
+    let start = Instant::now();
     keyd.daemon.log().wait_for_more(FINISHED, seen);
+    assert!(
+        start.elapsed() < Duration::from_secs(15),
+        "after {:?}",
+        start.elapsed()
+    );
 }
 
 #[test]

@@ -19,7 +19,13 @@ fn keyd(config: &str) -> Keyd {
     if !config.is_empty() {
         root.write("etc/aziot/keyd/config.d/load.toml", config);
     }
-    Keyd::on(root)
+    ready(Keyd::on(root))
+}
+
+/// The first use of a key costs memory and a descriptor, which stay.
+fn ready(keyd: Keyd) -> Keyd {
+    assert!(signs(&keyd));
+    keyd
 }
 
 fn assert_settles_at(daemon: &Daemon, descriptors: usize) {
@@ -36,7 +42,6 @@ fn signs(keyd: &Keyd) -> bool {
 #[test]
 fn ten_thousand_connections_one_after_the_other() {
     let keyd = keyd("");
-    assert!(signs(&keyd));
     let descriptors = keyd.daemon.settled_descriptors();
     let sign = request(
         "POST",
@@ -77,7 +82,6 @@ fn ten_thousand_connections_one_after_the_other() {
 #[test]
 fn five_hundred_connections_at_once() {
     let keyd = keyd("max_requests = 600\n");
-    assert!(signs(&keyd));
     let descriptors = keyd.daemon.settled_descriptors();
     let sign = request(
         "POST",
@@ -115,7 +119,6 @@ fn five_hundred_connections_at_once() {
 #[test]
 fn many_clients_and_operations_at_once() {
     let keyd = keyd("max_requests = 64\n");
-    assert!(signs(&keyd));
     let descriptors = keyd.daemon.settled_descriptors();
     let served = AtomicUsize::new(0);
     std::thread::scope(|scope| {
@@ -187,7 +190,6 @@ fn clients_that_send_byte_by_byte() {
 #[test]
 fn oversized_requests_leave_nothing_behind() {
     let keyd = keyd("");
-    assert!(signs(&keyd));
     let descriptors = keyd.daemon.settled_descriptors();
     for _ in 0..20 {
         let mut client = keyd.connect();
@@ -229,7 +231,7 @@ fn oversized_requests_leave_nothing_behind() {
 fn clients_that_never_read() {
     let root = Root::new();
     fixture::install(&root);
-    let keyd = Keyd::launch(root, |launch| launch.time_scale(0.05));
+    let keyd = ready(Keyd::launch(root, |launch| launch.time_scale(0.05)));
     let descriptors = keyd.daemon.settled_descriptors();
     let load = request("GET", &format!("/key/imp?{VERSION}"), None).repeat(64);
     let mut deaf: Vec<UnixStream> = Vec::new();
@@ -290,7 +292,7 @@ fn the_key_store_survives_running_out_of_descriptors() {
     let root = Root::new();
     fixture::install(&root);
     root.write("etc/aziot/keyd/config.d/load.toml", "max_requests = 1000\n");
-    let keyd = Keyd::launch(root, |launch| launch.open_files(28));
+    let keyd = ready(Keyd::launch(root, |launch| launch.open_files(28)));
     let descriptors = keyd.daemon.settled_descriptors();
     let mut clients: Vec<Client> = (0..60)
         .map(|_| Client::connect(keyd.daemon.socket()))
@@ -322,8 +324,9 @@ fn the_key_store_survives_running_out_of_descriptors() {
     keyd.daemon.stop();
 }
 
-#[test]
-fn no_allocation_in_a_steady_state() {
+/// Allocations of ours that a Keys Service makes in 10 000 requests on kept-alive connections, after it has had time to warm
+/// up.
+fn allocations(filter: &str) -> u64 {
     let root = Root::new();
     fixture::install(&root);
     let spy = binaries::compile_shared(
@@ -335,17 +338,17 @@ fn no_allocation_in_a_steady_state() {
     );
     let counts = root.join("counts");
     let keyd = Keyd::launch(root, |launch| {
-        launch.env("LD_PRELOAD", &spy).env("ALLOCSPY_FILE", &counts)
+        launch
+            .env("LD_PRELOAD", &spy)
+            .env("ALLOCSPY_FILE", &counts)
+            .env("AZIOT_LOG", filter)
     });
     let read = || {
         let bytes = std::fs::read(&counts).expect("the counts");
         u64::from_ne_bytes(bytes[8..16].try_into().unwrap())
     };
-    let sign = request(
-        "POST",
-        &format!("/sign?{VERSION}"),
-        Some(&fixture::sign_body(A, b"hello")),
-    );
+    let body = fixture::sign_body(A, b"hello");
+    let sign = request("POST", &format!("/sign?{VERSION}"), Some(&body));
     let mut clients: Vec<Client> = (0..8).map(|_| keyd.connect()).collect();
     let mut requests = |count: usize| {
         for _ in 0..count / clients.len() {
@@ -359,8 +362,15 @@ fn no_allocation_in_a_steady_state() {
     };
     requests(2_000);
     let before = read();
-    assert!(before > 0, "the interposer counts");
     requests(10_000);
-    assert_eq!(read() - before, 0, "allocations of ours in 10 000 requests");
+    let made = read() - before;
     keyd.daemon.stop();
+    made
+}
+
+#[test]
+fn no_allocation_in_a_steady_state() {
+    assert_eq!(allocations("info"), 0);
+    // Log lines are allocated: the interposer does see what happens during requests.
+    assert!(allocations("debug") >= 10_000);
 }

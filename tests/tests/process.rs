@@ -155,7 +155,11 @@ fn dm_04_variables_override_the_configuration_files() {
     let homedir = root.join("elsewhere");
     let other = root.write(
         "other/file",
-        format!("[aziot_keys]\nhomedir_path = \"{}\"\n", homedir.display()),
+        format!(
+            "[aziot_keys]\nhomedir_path = \"{}\"\n{}",
+            homedir.display(),
+            users::principal()
+        ),
     );
     let dropins = root.join("other/dropins");
     fs::create_dir(&dropins).unwrap();
@@ -176,7 +180,7 @@ fn dm_04_variables_override_the_configuration_files() {
         .env("AZIOT_KEYD_CONFIG", root.join("nowhere/config.toml"))
         .env("AZIOT_KEYD_CONFIG_DIR", "/nonexistent")
         .start();
-    assert_answers(&daemon);
+    get(daemon.socket(), "/nope?api-version=2021-05-01").assert_message(404, "not found");
     let _ = daemon.stop();
 
     // An empty variable stands for the default, as if it were not set.
@@ -694,6 +698,13 @@ fn endpoints_are_honoured() {
     assert_answers(&daemon);
     let _ = daemon.stop();
     keyd(&root).fails().assert_logged("socket keys not found");
+    // Descriptors that nobody passed, small enough to be the service's own among them.
+    for number in [3, 4, 5, 6, 7, 99] {
+        root.keyd_config(&format!("[endpoints]\naziot_keyd = \"fd://{number}\"\n"));
+        keyd(&root).fails().assert_logged(&format!(
+            "could not use the passed descriptor {number} as a socket"
+        ));
+    }
 }
 
 #[test]

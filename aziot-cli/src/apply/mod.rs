@@ -7,7 +7,7 @@ pub mod check;
 mod stage;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use aziot_core::config::Problem;
 use aziot_core::super_config::{self, DEVICE_ID, Machine, Output, SuperConfig};

@@ -74,7 +74,11 @@ pub fn read(path: &Path, limit: usize) -> Result<Option<Contents>, Error> {
         let identity = Identity::of(&metadata);
         let after = file.metadata().map_err(|err| failed(Reason::Io(err)))?;
         if attempt == READ_ATTEMPTS || (bytes.len() == size && Identity::of(&after) == identity) {
-            return Ok(Some(Contents { bytes, identity, file }));
+            return Ok(Some(Contents {
+                bytes,
+                identity,
+                file,
+            }));
         }
         attempt += 1;
         io::Seek::rewind(&mut file).map_err(|err| failed(Reason::Io(err)))?;
@@ -186,7 +190,11 @@ impl Identity {
     /// # Errors
     ///
     /// Those of fstat(2).
-    #[allow(unsafe_code, clippy::useless_conversion, reason = "std's metadata() takes the slower statx; widths differ by target")]
+    #[allow(
+        unsafe_code,
+        clippy::useless_conversion,
+        reason = "std's metadata() takes the slower statx; widths differ by target"
+    )]
     pub fn of_open(file: &File) -> io::Result<Self> {
         let mut stat = core::mem::MaybeUninit::<libc::stat>::uninit();
         // SAFETY: the descriptor is open while `file` is borrowed, and the pointer leads to room for the structure.

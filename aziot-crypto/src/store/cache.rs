@@ -61,7 +61,10 @@ pub(super) struct Cache {
 
 impl Default for Cache {
     fn default() -> Self {
-        Self { shards: Default::default(), since: Instant::now() }
+        Self {
+            shards: Default::default(),
+            since: Instant::now(),
+        }
     }
 }
 
@@ -143,7 +146,10 @@ impl Cache {
 
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.shards.iter().map(|shard| lock(shard).entries.len()).sum()
+        self.shards
+            .iter()
+            .map(|shard| lock(shard).entries.len())
+            .sum()
     }
 }
 

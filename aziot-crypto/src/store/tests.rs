@@ -294,7 +294,10 @@ fn an_exchanged_directory_is_noticed_within_seconds() {
     fs::write(file_of(&home, "k"), b"second").unwrap();
     let started = std::time::Instant::now();
     while tag(&store.key("k").unwrap()) != tag_of(b"second") {
-        assert!(started.elapsed() < Duration::from_secs(20), "the old key is still in use");
+        assert!(
+            started.elapsed() < Duration::from_secs(20),
+            "the old key is still in use"
+        );
         thread::sleep(Duration::from_millis(20));
     }
 }

@@ -17,17 +17,13 @@ const STACK: usize = 256 * 1024;
 static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
 
 /// All addresses of a host, in the order of RFC 6724 as the system sorts them. `host` may be an address itself, an IPv6
-/// one with or without brackets.
+/// one without brackets.
 ///
 /// # Errors
 /// `TimedOut` when the resolver did not answer in time, `WouldBlock` when too many earlier look-ups still hang, and
 /// whatever the resolver reports.
 pub(super) fn resolve(host: &str, port: u16, by: Deadline) -> io::Result<Vec<SocketAddr>> {
-    let bare = host
-        .strip_prefix('[')
-        .and_then(|h| h.strip_suffix(']'))
-        .unwrap_or(host);
-    if let Ok(address) = bare.parse::<IpAddr>() {
+    if let Ok(address) = host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(address, port)]);
     }
     let Some(slot) = Slot::take() else {
@@ -37,7 +33,7 @@ pub(super) fn resolve(host: &str, port: u16, by: Deadline) -> io::Result<Vec<Soc
         ));
     };
     let (send, receive) = mpsc::sync_channel(1);
-    let name = bare.to_owned();
+    let name = host.to_owned();
     std::thread::Builder::new()
         .name("aziot-resolve".to_owned())
         .stack_size(STACK)
@@ -92,11 +88,7 @@ mod tests {
     #[test]
     fn literals_need_no_resolver() {
         let by = Deadline::after(Duration::from_secs(5));
-        for (host, wanted) in [
-            ("127.0.0.1", "127.0.0.1:8443"),
-            ("[::1]", "[::1]:8443"),
-            ("::1", "[::1]:8443"),
-        ] {
+        for (host, wanted) in [("127.0.0.1", "127.0.0.1:8443"), ("::1", "[::1]:8443")] {
             assert_eq!(
                 resolve(host, 8443, by).unwrap(),
                 [wanted.parse().unwrap()],

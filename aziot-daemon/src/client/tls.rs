@@ -6,6 +6,7 @@ use std::os::fd::AsFd as _;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use aziot_core::uri::Authority;
 use openssl::ssl::{
     ErrorCode, HandshakeError, MidHandshakeSslStream, SslConnector, SslMethod, SslStream,
 };
@@ -72,20 +73,16 @@ impl TlsClient {
     }
 
     fn connect(&self, authority: &str, by: Deadline) -> Result<SslStream<TcpStream>, Error> {
-        let (host, port) = split_authority(authority).ok_or_else(|| {
+        let peer = Authority::parse(authority, DEFAULT_PORT).map_err(|error| {
             Error::new(
                 authority,
                 Step::Resolve,
                 Kind::NotConnected,
-                "the port is not a number",
+                error.to_string(),
             )
         })?;
         // A proxy would be asked for a tunnel here and give the same stream.
-        let tcp = connect_any(authority, host, port, by)?;
-        let name = host
-            .strip_prefix('[')
-            .and_then(|h| h.strip_suffix(']'))
-            .unwrap_or(host);
+        let tcp = connect_any(authority, peer.host(), peer.port(), by)?;
         let failed = |error: openssl::error::ErrorStack| {
             Error::new(
                 authority,
@@ -109,7 +106,7 @@ impl TlsClient {
             };
             connector
                 .configure()
-                .and_then(|configuration| configuration.into_ssl(name))
+                .and_then(|configuration| configuration.into_ssl(peer.host()))
                 .map_err(failed)?
         };
         handshake(authority, ssl.connect(tcp), by.within(HANDSHAKE))
@@ -119,19 +116,6 @@ impl TlsClient {
 impl std::fmt::Debug for TlsClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("TlsClient")
-    }
-}
-
-/// Host and port; the brackets of an IPv6 literal stay.
-fn split_authority(authority: &str) -> Option<(&str, u16)> {
-    match authority.rsplit_once(':') {
-        Some((host, port)) if !port.contains(']') => {
-            if port.is_empty() {
-                return Some((host, DEFAULT_PORT));
-            }
-            port.parse().ok().map(|port| (host, port))
-        }
-        _ => Some((authority, DEFAULT_PORT)),
     }
 }
 
@@ -218,19 +202,75 @@ fn refused(authority: &str, failed: &MidHandshakeSslStream<TcpStream>) -> Error 
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+    use std::time::Instant;
+
     use super::*;
 
+    const REQUEST: Request<'_> = Request {
+        method: "GET",
+        host: "h",
+        target: "/",
+        headers: &[],
+        body: None,
+    };
+
+    fn attempt(authority: &str) -> Error {
+        TlsClient::new()
+            .attempt(authority, &REQUEST, Duration::from_millis(200))
+            .unwrap_err()
+    }
+
     #[test]
-    fn authorities() {
-        assert_eq!(split_authority("hub.example"), Some(("hub.example", 443)));
+    fn hc_04_every_step_has_its_deadline() {
+        // A peer that accepts and says nothing.
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let authority = format!("localhost:{}", listener.local_addr().unwrap().port());
+        let begin = Instant::now();
+        let error = attempt(&authority);
         assert_eq!(
-            split_authority("hub.example:8443"),
-            Some(("hub.example", 8443))
+            (error.kind(), error.step()),
+            (Kind::TimedOut, Step::Handshake),
+            "{error}"
         );
-        assert_eq!(split_authority("hub.example:"), Some(("hub.example", 443)));
-        assert_eq!(split_authority("[::1]"), Some(("[::1]", 443)));
-        assert_eq!(split_authority("[::1]:8443"), Some(("[::1]", 8443)));
-        assert_eq!(split_authority("hub.example:x"), None);
-        assert_eq!(split_authority("hub.example:65536"), None);
+        assert!(
+            begin.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            begin.elapsed()
+        );
+        // A peer that hangs up (the first connection is the one from above).
+        let serving = std::thread::spawn(move || {
+            for _ in 0..2 {
+                drop(listener.accept());
+            }
+        });
+        let error = attempt(&authority);
+        assert_eq!(
+            (error.kind(), error.step()),
+            (Kind::NotConnected, Step::Handshake),
+            "{error}"
+        );
+        serving.join().unwrap();
+        // Nobody.
+        let error = attempt(&authority);
+        assert_eq!(
+            (error.kind(), error.step()),
+            (Kind::NotConnected, Step::Connect),
+            "{error}"
+        );
+        assert!(error.to_string().contains(&authority), "{error}");
+    }
+
+    #[test]
+    fn addresses_that_cannot_be_used() {
+        for authority in ["", "hub.example:x", "hub.example:65536", "h ub"] {
+            let error = attempt(authority);
+            assert_eq!(
+                (error.kind(), error.step()),
+                (Kind::NotConnected, Step::Resolve),
+                "{authority}: {error}"
+            );
+        }
+        assert_eq!(attempt("no-such-host.invalid").step(), Step::Resolve);
     }
 }

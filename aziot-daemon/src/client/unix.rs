@@ -99,3 +99,137 @@ impl UnixClient {
         exchange::exchange(&mut stream, self.host, request, BODY_LIMIT, by)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::os::unix::net::UnixListener;
+    use std::path::Path;
+    use std::thread::JoinHandle;
+    use std::time::Instant;
+
+    use super::*;
+
+    const REQUEST: Request<'_> = Request {
+        method: "GET",
+        host: "keyd.sock",
+        target: "/key/x",
+        headers: &[],
+        body: None,
+    };
+
+    const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
+
+    fn client(path: &Path, retries: u32, attempt: Duration) -> UnixClient {
+        let pause = Duration::from_millis(30);
+        UnixClient::new(
+            path.to_owned(),
+            "keyd.sock",
+            Patience {
+                retries,
+                pause,
+                attempt,
+            },
+        )
+    }
+
+    /// Treats one connection after the other: closes it at once, says nothing, or answers.
+    fn server(path: &Path, script: &'static [&'static str]) -> JoinHandle<()> {
+        let listener = UnixListener::bind(path).unwrap();
+        std::thread::spawn(move || {
+            let mut silent = Vec::new();
+            for act in script {
+                let (mut stream, _) = listener.accept().unwrap();
+                match *act {
+                    "close" => drop(stream),
+                    "silence" => silent.push(stream),
+                    _ => {
+                        let mut head = [0; 256];
+                        assert!(stream.read(&mut head).unwrap() > 0);
+                        stream.write_all(OK).unwrap();
+                    }
+                }
+            }
+            // The client is the one to hang up.
+            for mut stream in silent {
+                while stream.read(&mut [0; 256]).is_ok_and(|read| read > 0) {}
+            }
+        })
+    }
+
+    #[test]
+    fn hc_08_a_service_that_closes_without_a_word_is_tried_again_and_then_given_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let serving = server(&path, &["close", "close", "answer"]);
+        let begin = Instant::now();
+        let response = client(&path, 0, Duration::from_secs(5))
+            .call(&REQUEST, true)
+            .unwrap();
+        assert_eq!(response.status, 200);
+        assert!(
+            begin.elapsed() >= Duration::from_millis(300),
+            "{:?}",
+            begin.elapsed()
+        );
+        serving.join().unwrap();
+
+        std::fs::remove_file(&path).unwrap();
+        let serving = server(&path, &["close", "close", "close", "close"]);
+        let error = client(&path, 0, Duration::from_secs(5))
+            .call(&REQUEST, true)
+            .unwrap_err();
+        assert_eq!(error.kind(), Kind::Closed { answered: false });
+        serving.join().unwrap();
+
+        // What must not happen twice is not sent twice.
+        std::fs::remove_file(&path).unwrap();
+        let serving = server(&path, &["close"]);
+        assert!(
+            client(&path, 9, Duration::from_secs(5))
+                .call(&REQUEST, false)
+                .is_err()
+        );
+        serving.join().unwrap();
+    }
+
+    #[test]
+    fn hc_02_hc_04_nobody_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let begin = Instant::now();
+        let error = client(&path, 2, Duration::from_secs(5))
+            .call(&REQUEST, false)
+            .unwrap_err();
+        assert_eq!(error.kind(), Kind::NotConnected);
+        assert!(error.to_string().contains("s: No such file"), "{error}");
+        assert!(
+            begin.elapsed() >= Duration::from_millis(60),
+            "two pauses: {:?}",
+            begin.elapsed()
+        );
+    }
+
+    #[test]
+    fn hc_02_hc_04_a_silent_service() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let serving = server(&path, &["silence", "answer"]);
+        let response = client(&path, 1, Duration::from_millis(100))
+            .call(&REQUEST, true)
+            .unwrap();
+        assert_eq!(response.status, 200);
+        serving.join().unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let serving = server(&path, &["silence"]);
+        let error = client(&path, 0, Duration::from_millis(100))
+            .call(&REQUEST, true)
+            .unwrap_err();
+        assert_eq!(error.kind(), Kind::TimedOut);
+        assert!(
+            error.to_string().contains("deadline has elapsed"),
+            "{error}"
+        );
+        serving.join().unwrap();
+    }
+}

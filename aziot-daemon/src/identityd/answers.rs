@@ -1,5 +1,7 @@
 //! From outcomes to responses (identity-service 5.2, 5.3).
 
+use std::sync::Arc;
+
 use aziot_core::api::identity::{
     Authentication, AuthenticationType, AziotIdentity, DeviceStatus, Identities, Identity,
     ProvisioningInfo, Status, TrustBundle,
@@ -24,9 +26,9 @@ pub enum Answer {
     /// The device identity, which is at hand.
     Device,
     /// A module identity.
-    Module(Granted),
+    Module(Arc<Device>, Granted),
     /// Module identities, without credentials.
-    Modules(Vec<Module>),
+    Modules(Arc<Device>, Vec<Module>),
     /// 204.
     Nothing,
     /// What the device is provisioned from, with the text of the payload file if there is one.
@@ -133,16 +135,14 @@ impl Identityd {
                 Some(handle) => reply.ok(&device(known, handle)),
                 None => refuse(reply, &busy()),
             },
-            (Answer::Module(granted), Some(device)) => {
+            (Answer::Module(device, granted), _) => {
                 reply.ok(&module(device, &granted.module, Some(&granted.handle)))
             }
-            (Answer::Modules(modules), Some(device)) => reply.ok(&Identities(
+            (Answer::Modules(device, modules), _) => reply.ok(&Identities(
                 modules.iter().map(|entry| module(device, entry, None)),
             )),
             // The device has been given up meanwhile.
-            (Answer::Device | Answer::Module(_) | Answer::Modules(_), None) => {
-                refuse(reply, &Error::no_device(None))
-            }
+            (Answer::Device, None) => refuse(reply, &Error::no_device(None)),
         }
     }
 

@@ -144,7 +144,14 @@ pub fn send(
                             "Final HTTP request throttled (attempt {0} of {0}).",
                             retry::THROTTLED_ATTEMPTS
                         );
-                        Error::because(peer.class, gave_up)
+                        let error = Error::because(peer.class, gave_up);
+                        let cause = NetworkCause::NoAnswer(gave_up);
+                        (peer.observe)(Sign::Lost {
+                            cause,
+                            error: error.clone(),
+                            untrusted: false,
+                        });
+                        error
                     }
                 };
                 return Err(NoResponse::GaveUp(gave_up, error));
@@ -207,12 +214,7 @@ fn token(tools: &Tools, peer: &Peer<'_>) -> Result<Zeroizing<String>, NoResponse
     let handle = tools.keys.load_key(peer.key).map_err(keys)?;
     let mut text = [0; TOKEN];
     // The time is read as late as possible: the token lives for seconds.
-    let token = SasToken::new(
-        peer.audience,
-        unix_time(clock::now()),
-        &mut text,
-    )
-    .map_err(long)?;
+    let token = SasToken::new(peer.audience, unix_time(clock::now()), &mut text).map_err(long)?;
     let signature = tools
         .keys
         .sign_hmac(&handle, token.to_sign())

@@ -274,7 +274,7 @@ impl Identityd {
             }
             Err(failure) => {
                 // A reprovision that got no assignment has changed nothing.
-                let harmless = end.trigger == Trigger::Api && failure.error.class() == Class::Dps;
+                let harmless = end.trigger == Trigger::Api && !end.assigned;
                 if !harmless {
                     self.course.reconciled = false;
                 }
@@ -341,7 +341,7 @@ impl Identityd {
             self.wait_for_time(cx);
         } else if !self.course.reconciled {
             self.begin(Trigger::Startup, cx);
-        } else if self.link.down().is_some() {
+        } else if !self.link.is_up() {
             self.ask_whether_hub_answers(cx);
         }
     }
@@ -365,7 +365,13 @@ impl Identityd {
     }
 
     pub(super) fn probed(&mut self, cx: &mut Context<'_, Self>) {
-        if self.link.down().is_some() && self.course.next_attempt.is_none() {
+        self.schedule_probe(cx);
+    }
+
+    /// Sees to it that somebody asks the hub again, if it does not answer as it should.
+    pub(super) fn schedule_probe(&mut self, cx: &mut Context<'_, Self>) {
+        let idle = self.course.running.is_none() && self.course.next_attempt.is_none();
+        if idle && !self.link.is_up() {
             self.schedule(cx);
         }
     }
@@ -375,10 +381,7 @@ impl Identityd {
             News::None => {}
             News::Divert => {
                 self.divert_reads(cx);
-                let idle = self.course.running.is_none() && self.course.next_attempt.is_none();
-                if idle && self.link.down().is_some() {
-                    self.schedule(cx);
-                }
+                self.schedule_probe(cx);
             }
             News::Back if self.course.running.is_some() => {}
             News::Back if self.course.reconciled => {

@@ -119,8 +119,12 @@ impl Link {
     /// How long until the hub should be asked whether it answers; `None` while there is no need to.
     #[must_use]
     pub fn probe_in(&self) -> Option<Duration> {
-        let due = self.reach.next_probe()?;
-        Some(due.saturating_sub(self.now()).mul_f64(self.scale))
+        let pause = match self.reach.next_probe() {
+            Some(due) => due.saturating_sub(self.now()),
+            None if self.slow => HubReachability::FIRST_PROBE,
+            None => return None,
+        };
+        Some(pause.mul_f64(self.scale))
     }
 
     fn now(&self) -> Duration {
@@ -164,6 +168,10 @@ mod tests {
         let mut link = Link::new(1.0);
         link.note_slow();
         assert!(!link.is_up() && link.down().is_none());
+        assert!(
+            link.probe_in().is_some(),
+            "somebody has to find out when it is over"
+        );
         assert_eq!(link.note(Sign::Throttled), News::Divert);
         assert!(link.down().is_none());
         link.note(lost("x"));

@@ -1,7 +1,7 @@
 //! The Identity Service: gives the device its identity in IoT Hub, and the modules of the configuration theirs.
 //!
-//! Everything here runs in the event loop and never blocks. What blocks is a job: [`provision`] (the whole procedure from
-//! nothing to a reconciled device), [`modules`] (one call of a client), the look-up of a key handle. Jobs report through
+//! Everything here runs in the event loop and never blocks. What blocks is a job: `provision` (the whole procedure from
+//! nothing to a reconciled device), `modules` (one call of a client), the look-up of a key handle. Jobs report through
 //! [`Event`]s.
 
 mod answers;
@@ -153,7 +153,7 @@ pub enum Event {
     /// The lock on a module has been given back.
     Released,
     /// A change of a module identity is done.
-    Written(asks::Write, Result<Option<Granted>, Failure>),
+    Written(asks::Write, Result<Option<(Arc<Device>, Granted)>, Failure>),
 }
 
 impl Identityd {

@@ -58,6 +58,8 @@ pub struct Run {
 pub struct End {
     /// Why it ran.
     pub trigger: Trigger,
+    /// Whether an assignment was obtained.
+    pub assigned: bool,
     /// What went wrong, if something did.
     pub result: Result<(), Failure>,
 }
@@ -69,7 +71,11 @@ pub fn run(mut run: Run) -> End {
     log::info!("Provisioning starting. Reason: {trigger}");
     let result = run.procedure();
     run.tools.save_time();
-    End { trigger, result }
+    End {
+        trigger,
+        assigned: run.registered,
+        result,
+    }
 }
 
 impl Run {
@@ -187,7 +193,11 @@ impl Run {
             refresh_all,
         })?;
         save(&self.tools, device, &report.record).map_err(Failure::local)?;
-        if let Some(failure) = report.failure() {
+        if let Some(mut failure) = report.failure() {
+            // The list was answered, so the hub accepts the device; a module that it refuses says nothing about that.
+            if failure.rejects_device() {
+                failure.kind = Kind::Other;
+            }
             return Err(failure);
         }
         log::info!("Identity reconciliation complete.");

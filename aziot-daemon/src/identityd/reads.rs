@@ -101,13 +101,13 @@ impl Identityd {
             cx.events(),
         );
         let job = move || {
+            let (keys, store) = (tools.as_ref(), &device.modules);
             let result = match &read {
-                Read::All => modules::fetch_all(&hub, &device.modules).map(Answer::Modules),
-                Read::One(name) => modules::fetch(&hub, &device.modules, name).and_then(|module| {
-                    modules::grant(tools.as_ref(), module)
-                        .map(Answer::Module)
-                        .map_err(Failure::local)
-                }),
+                Read::All => modules::fetch_all(&hub, store)
+                    .map(|all| Answer::Modules(Arc::clone(&device), all)),
+                Read::One(name) => modules::fetch(&hub, store, name)
+                    .and_then(|module| modules::grant(keys, module).map_err(Failure::local))
+                    .map(|granted| Answer::Module(Arc::clone(&device), granted)),
             };
             Event::ReadFromHub(token, result)
         };
@@ -137,19 +137,19 @@ impl Identityd {
             Arc::clone(&self.tools),
         );
         let job = move || {
+            let (keys, store) = (tools.as_ref(), &device.modules);
             let outcome = match &read {
-                Read::All => device
-                    .modules
+                Read::All => store
                     .read_all()
                     .inspect_err(|error| {
                         log::warn!("could not read the backups of modules: {error}");
                     })
                     .ok()
-                    .map(|modules| Ok(Answer::Modules(modules))),
-                Read::One(name) => device
-                    .modules
-                    .read(name)
-                    .map(|module| modules::grant(tools.as_ref(), module).map(Answer::Module)),
+                    .map(|all| Ok(Answer::Modules(Arc::clone(&device), all))),
+                Read::One(name) => store.read(name).map(|module| {
+                    modules::grant(keys, module)
+                        .map(|granted| Answer::Module(Arc::clone(&device), granted))
+                }),
             };
             Event::ReadFromBackup(token, outcome)
         };
@@ -220,6 +220,7 @@ impl Identityd {
         let limit = cx.timing().hub_probe;
         if self.divert_reads_since(limit, cx) {
             self.link.note_slow();
+            self.schedule_probe(cx);
         }
         let waiting = self
             .reads

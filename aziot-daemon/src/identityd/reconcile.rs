@@ -246,3 +246,201 @@ fn remember(record: &mut Settings, previous: Option<&Settings>, name: &str) {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use aziot_core::config::{Merged, Places};
+    use zeroize::Zeroizing;
+
+    use super::super::hub::{Module, ModuleKeys};
+    use super::super::state::State;
+    use super::*;
+
+    /// A hub in memory that refuses what it is told to, and records what it is asked.
+    struct FakeHub {
+        modules: RefCell<Vec<String>>,
+        refuse: &'static [(&'static str, Kind)],
+        asked: RefCell<Vec<String>>,
+    }
+
+    impl FakeHub {
+        fn new(modules: &[&str], refuse: &'static [(&'static str, Kind)]) -> Self {
+            let modules = RefCell::new(modules.iter().map(|&m| m.to_owned()).collect());
+            Self {
+                modules,
+                refuse,
+                asked: RefCell::default(),
+            }
+        }
+
+        fn ask(&self, what: &str, module: &str) -> Result<Module, Failure> {
+            let call = format!("{what} {module}");
+            self.asked.borrow_mut().push(call.clone());
+            match self.refuse.iter().find(|(refused, _)| *refused == call) {
+                Some((_, kind)) => Err(Failure::hub(*kind, "refused")),
+                None => Ok(Module {
+                    module_id: module.to_owned(),
+                    managed_by: None,
+                    device_id: "d".to_owned(),
+                    generation_id: Some("1".to_owned()),
+                }),
+            }
+        }
+    }
+
+    impl Hub for FakeHub {
+        fn create(&self, module: &str) -> Result<Module, Failure> {
+            self.ask("create", module)
+        }
+
+        fn set_keys(&self, module: &str, _: &ModuleKeys) -> Result<Module, Failure> {
+            self.ask("keys", module)
+        }
+
+        fn module(&self, module: &str) -> Result<Module, Failure> {
+            self.ask("get", module)
+        }
+
+        fn modules(&self) -> Result<Vec<Module>, Failure> {
+            self.modules
+                .borrow()
+                .iter()
+                .map(|module| self.ask("list", module))
+                .collect()
+        }
+
+        fn delete(&self, module: &str) -> Result<(), Failure> {
+            self.ask("delete", module).map(drop)
+        }
+    }
+
+    struct FakeKeys;
+
+    impl KeyRing for FakeKeys {
+        fn handle(&self, module: &str, _: &str) -> Result<Zeroizing<String>, Error> {
+            Ok(Zeroizing::new(module.to_owned()))
+        }
+
+        fn keys(&self, module: &str, generation: &str) -> Result<ModuleKeys, Error> {
+            let keys = aziot_core::hub::ModuleKeys {
+                primary: [1; 32],
+                secondary: [2; 32],
+            };
+            Ok(ModuleKeys {
+                handle: self.handle(module, generation)?,
+                keys,
+            })
+        }
+    }
+
+    fn settings(modules: &[&str]) -> Settings {
+        let mut text = "hostname = \"h\"\nhomedir = \"/x\"\n[provisioning]\nsource = \"manual\"\niothub_hostname = \
+                        \"h\"\ndevice_id = \"d\"\n[provisioning.authentication]\nmethod = \"sas\"\ndevice_id_pk = \"k\"\n"
+            .to_owned();
+        for (index, module) in modules.iter().enumerate() {
+            text.push_str(&format!(
+                "[[principal]]\nuid = {index}\nname = \"{module}\"\nidtype = [\"module\"]\n"
+            ));
+        }
+        let mut merged = Merged::new();
+        merged.add("config.toml", &text).unwrap();
+        Settings::read(&merged, &Places::default())
+            .unwrap()
+            .settings
+    }
+
+    fn run(hub: &FakeHub, current: &[&str], previous: Option<&[&str]>) -> (Vec<String>, Report) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = State::open(dir.path().to_str().unwrap())
+            .unwrap()
+            .modules("h", "d");
+        let previous = previous.map(settings);
+        let report = reconcile(&Work {
+            hub,
+            keys: &FakeKeys,
+            store: &store,
+            locks: &Arc::default(),
+            released: &|| {},
+            settings: &settings(current),
+            previous: previous.as_ref(),
+            refresh_all: false,
+        })
+        .unwrap();
+        let asked = hub
+            .asked
+            .borrow()
+            .iter()
+            .filter(|call| !call.starts_with("list"))
+            .cloned()
+            .collect();
+        (asked, report)
+    }
+
+    #[test]
+    fn is_57_calls_in_order() {
+        let hub = FakeHub::new(&["gone", "kept", "there", "foreign"], &[]);
+        let (asked, report) = run(&hub, &["z", "there", "kept", "b"], Some(&["gone", "kept"]));
+        assert_eq!(
+            asked,
+            [
+                "delete gone",
+                "get there",
+                "keys there",
+                "create b",
+                "keys b",
+                "create z",
+                "keys z"
+            ]
+        );
+        assert!(report.failure().is_none());
+        assert_eq!(report.record, settings(&["z", "there", "kept", "b"]));
+    }
+
+    #[test]
+    fn a_module_whose_keys_cannot_be_refreshed_is_made_anew() {
+        let hub = FakeHub::new(&["m"], &[("keys m", Kind::Refused(400))]);
+        let (asked, report) = run(&hub, &["m"], None);
+        assert_eq!(asked[..4], ["get m", "keys m", "delete m", "create m"]);
+        assert!(
+            report.failure().is_some(),
+            "the new one gets no keys either"
+        );
+        // Without a network nothing is deleted.
+        let hub = FakeHub::new(&["m"], &[("keys m", Kind::Network)]);
+        assert_eq!(run(&hub, &["m"], None).0, ["get m", "keys m"]);
+    }
+
+    #[test]
+    fn failures_are_recorded_for_the_next_time_and_reported_together() {
+        let hub = FakeHub::new(
+            &["gone", "kept"],
+            &[
+                ("delete gone", Kind::Refused(403)),
+                ("create a", Kind::Refused(403)),
+            ],
+        );
+        let (asked, report) = run(&hub, &["a", "b", "kept"], Some(&["gone", "kept"]));
+        assert_eq!(asked, ["delete gone", "create a", "create b", "keys b"]);
+        let failure = report.failure().unwrap();
+        assert_eq!(failure.kind, Kind::Refused(403));
+        let text = failure.error.one_line();
+        assert!(
+            text.contains("2 modules failed") && text.contains("gone") && text.contains("a: "),
+            "{text}"
+        );
+        // `a` counts as not configured, `gone` as configured: the next reconciliation makes the one and deletes the other.
+        assert_eq!(
+            hub_modules(&report.record).into_iter().collect::<Vec<_>>(),
+            ["b", "gone", "kept"]
+        );
+
+        // Nothing is asked any more once the hub is gone.
+        let hub = FakeHub::new(&[], &[("create a", Kind::Network)]);
+        let (asked, report) = run(&hub, &["a", "b"], None);
+        assert_eq!(asked, ["create a"]);
+        assert_eq!(report.failures.len(), 2);
+        assert!(hub_modules(&report.record).is_empty());
+    }
+}

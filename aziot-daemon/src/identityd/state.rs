@@ -356,3 +356,126 @@ fn read(path: &Path) -> Option<Module> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state() -> (tempfile::TempDir, State) {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open(dir.path().join("a/home").to_str().unwrap()).unwrap();
+        (dir, state)
+    }
+
+    fn settings() -> Settings {
+        let mut merged = Merged::new();
+        let text = "hostname = \"h\"\nhomedir = \"/x\"\n[provisioning]\nsource = \"none\"\n";
+        merged.add("config.toml", text).unwrap();
+        Settings::read(&merged, &Places::default())
+            .unwrap()
+            .settings
+    }
+
+    fn module(id: &str) -> Module {
+        Module {
+            module_id: id.to_owned(),
+            managed_by: None,
+            device_id: "d".to_owned(),
+            generation_id: Some("1".to_owned()),
+        }
+    }
+
+    const INFO: &str = "hub_name = \"h\"\nlocal_gateway_hostname = \"g\"\ndevice_id = \"d\"\n";
+
+    #[test]
+    fn is_58_what_is_saved_is_loaded() {
+        let (_dir, state) = state();
+        assert!(state.load(&Places::default()).device.is_none());
+        state.save(INFO, "sum\n", &settings()).unwrap();
+        let saved = state.load(&Places::default());
+        let device = saved.device.unwrap();
+        assert_eq!(
+            (
+                &*device.hub_name,
+                &*device.local_gateway_hostname,
+                &*device.device_id
+            ),
+            ("h", "g", "d")
+        );
+        assert_eq!(saved.settings, Some(settings()));
+        assert_eq!(
+            (saved.sum.as_deref(), &*saved.device_text),
+            (Some("sum\n"), INFO)
+        );
+        state.clear();
+        assert!(state.load(&Places::default()).device.is_none());
+    }
+
+    #[test]
+    fn settings_that_make_no_sense_do_not_spoil_the_device() {
+        let (_dir, state) = state();
+        state.save(INFO, "", &settings()).unwrap();
+        state.write(PREV_STATE, b"nonsense").unwrap();
+        let saved = state.load(&Places::default());
+        assert!(saved.device.is_some() && saved.settings.is_none());
+    }
+
+    #[test]
+    fn is_55_backups_of_modules_come_and_go() {
+        let (_dir, state) = state();
+        let store = state.modules("h", "d");
+        assert!(store.read("m").is_none() && store.read_all().unwrap().is_empty());
+        store.write(&module("m"));
+        assert_eq!(store.read("m"), Some(module("m")));
+        // One bad file spoils nothing.
+        std::fs::write(store.directory.join("bad"), "nonsense").unwrap();
+        assert_eq!(store.read_all().unwrap(), [module("m")]);
+        store.remove("m");
+        store.remove("m");
+        assert!(store.read("m").is_none() && !store.has("m"));
+        // A name that no file can have is only a warning.
+        store.write(&module(&"x".repeat(300)));
+        assert!(store.read_all().unwrap().is_empty());
+    }
+
+    #[test]
+    fn is_56_only_one_device_has_backups() {
+        let (_dir, state) = state();
+        let first = state.modules("h", "d");
+        first.write(&module("m"));
+        assert!(state.modules("h", "d").has("m"), "the same device");
+        let second = state.modules("h", "D");
+        assert!(!first.has("m") && !second.has("m"));
+        assert!(second.directory.is_dir());
+    }
+
+    #[test]
+    fn lists_of_the_hub_prune_old_backups_only() {
+        let (_dir, state) = state();
+        let store = state.modules("h", "d");
+        store.write(&module("kept"));
+        store.write(&module("gone"));
+        store.prune(&[module("kept")], SystemTime::now());
+        assert!(store.has("gone"), "written while the hub was being asked");
+        store.prune(
+            &[module("kept")],
+            SystemTime::now() + Duration::from_secs(5),
+        );
+        assert!(store.has("kept") && !store.has("gone"));
+    }
+
+    #[test]
+    fn the_time_seen_is_written_once_a_day() {
+        let (_dir, state) = state();
+        assert_eq!(state.time_seen(), None);
+        for (now, expected) in [
+            (1_000_000, 1_000_000),
+            (1_000_001, 1_000_000),
+            (1_086_400, 1_086_400),
+            (5, 1_086_400),
+        ] {
+            state.note_time(now);
+            assert_eq!(state.time_seen(), Some(expected));
+        }
+    }
+}

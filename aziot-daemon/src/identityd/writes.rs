@@ -95,8 +95,10 @@ impl Identityd {
         let job = move || {
             let (keys, store, name) = (tools.as_ref(), &device.modules, write.module.as_str());
             let result = match write.change {
-                Change::Create => modules::create(&hub, keys, store, name).map(Some),
-                Change::Update => modules::update(&hub, keys, store, name).map(Some),
+                Change::Create => modules::create(&hub, keys, store, name)
+                    .map(|granted| Some((Arc::clone(&device), granted))),
+                Change::Update => modules::update(&hub, keys, store, name)
+                    .map(|granted| Some((Arc::clone(&device), granted))),
                 Change::Delete => modules::delete(&hub, store, name).map(|()| None),
             };
             drop(guard);
@@ -111,11 +113,11 @@ impl Identityd {
     pub(super) fn written(
         &mut self,
         write: &Write,
-        result: Result<Option<Granted>, Failure>,
+        result: Result<Option<(Arc<Device>, Granted)>, Failure>,
         cx: &mut Context<'_, Self>,
     ) {
         let outcome = match result {
-            Ok(Some(granted)) => Ok(Answer::Module(granted)),
+            Ok(Some((device, granted))) => Ok(Answer::Module(device, granted)),
             Ok(None) => Ok(Answer::Nothing),
             Err(failure) => Err(failure.error),
         };

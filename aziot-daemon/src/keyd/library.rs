@@ -107,10 +107,15 @@ impl fmt::Display for LoadError {
             Self::FunctionList(rc) => write!(f, "could not get function list: {rc}"),
             Self::NoList => f.write_str("could not get function list: the library returned none"),
             Self::Version(version) => {
-                write!(f, "library exports API version 0x{version:08x} which is not supported")
+                write!(
+                    f,
+                    "library exports API version 0x{version:08x} which is not supported"
+                )
             }
             Self::Missing(name) => write!(f, "library does not define {name}"),
-            Self::Nul { what, error } => write!(f, "{what} could not be converted to a C string: {error}"),
+            Self::Nul { what, error } => {
+                write!(f, "{what} could not be converted to a C string: {error}")
+            }
             Self::Parameter { name, rc } => write!(
                 f,
                 "could not set {name} parameter on library: {rc}; the library's own messages before this one say why"
@@ -155,10 +160,18 @@ impl Library {
         let file = unsafe { libloading::Library::new(FILE) }.map_err(LoadError::Load)?;
         // SAFETY: the entry point's type is the ABI's; a library that exports this name promises it.
         let entry: abi::FunctionListGetter =
-            *unsafe { file.get(abi::ENTRY_POINT.to_bytes_with_nul()) }.map_err(LoadError::EntryPoint)?;
+            *unsafe { file.get(abi::ENTRY_POINT.to_bytes_with_nul()) }
+                .map_err(LoadError::EntryPoint)?;
         let functions = Functions::get(entry)?;
-        log::info!("Loaded libaziot-keys with version 0x{:08x}", functions.public_version());
-        Ok(Self { functions, handle_key_exists: AtomicBool::new(false), _file: std::mem::ManuallyDrop::new(file) })
+        log::info!(
+            "Loaded libaziot-keys with version 0x{:08x}",
+            functions.public_version()
+        );
+        Ok(Self {
+            functions,
+            handle_key_exists: AtomicBool::new(false),
+            _file: std::mem::ManuallyDrop::new(file),
+        })
     }
 
     /// Whether the library can be called from several threads at once and can say "this would block".
@@ -172,12 +185,20 @@ impl Library {
     /// # Errors
     /// [`LoadError::Nul`] and [`LoadError::Parameter`]; both end the start.
     pub fn set_parameter(&self, name: &str, value: &str, what: &str) -> Result<(), LoadError> {
-        let text = |text: &str| CString::new(text).map_err(|error| LoadError::Nul { what: what.to_owned(), error });
+        let text = |text: &str| {
+            CString::new(text).map_err(|error| LoadError::Nul {
+                what: what.to_owned(),
+                error,
+            })
+        };
         let (c_name, c_value) = (text(name)?, text(value)?);
         // SAFETY: both strings live until the call returns; the library copies what it keeps.
         match unsafe { (self.functions.set_parameter)(c_name.as_ptr(), c_value.as_ptr()) } {
             Rc::OK => Ok(()),
-            rc => Err(LoadError::Parameter { name: name.to_owned(), rc }),
+            rc => Err(LoadError::Parameter {
+                name: name.to_owned(),
+                rc,
+            }),
         }
     }
 
@@ -187,7 +208,9 @@ impl Library {
             // SAFETY: takes no arguments, may be called at any time.
             let rc = unsafe { (extended.sweep)() };
             if rc != Rc::OK {
-                log::warn!("could not remove left-over temporary files from the key directory: {rc}");
+                log::warn!(
+                    "could not remove left-over temporary files from the key directory: {rc}"
+                );
             }
         }
     }
@@ -203,7 +226,9 @@ impl Library {
     pub fn import_key(&self, id: &str, bytes: &[u8], usage: u32) -> Called<()> {
         let id = Id::new(id)?;
         // SAFETY: as above; `bytes` is a live slice of the length given.
-        check(unsafe { (self.functions.import_key)(id.as_ptr(), bytes.as_ptr(), bytes.len(), usage) })
+        check(unsafe {
+            (self.functions.import_key)(id.as_ptr(), bytes.as_ptr(), bytes.len(), usage)
+        })
     }
 
     /// `load_key`.
@@ -250,7 +275,10 @@ impl Library {
 
     /// `delete_key_pair`.
     pub fn delete_key_pair(&self, id: &str) -> Called<()> {
-        let function = self.functions.delete_key_pair.ok_or(CallError::Unsupported)?;
+        let function = self
+            .functions
+            .delete_key_pair
+            .ok_or(CallError::Unsupported)?;
         let id = Id::new(id)?;
         // SAFETY: the id as above.
         check(unsafe { function(id.as_ptr()) })
@@ -264,9 +292,18 @@ impl Library {
         let kind = abi::KEY_PAIR_PARAMETER_TYPE_ALGORITHM;
         // SAFETY: the buffer has the capacity that `length` says.
         check(unsafe {
-            (self.functions.key_pair_parameter)(id.as_ptr(), kind, value.as_mut_ptr(), &raw mut length)
+            (self.functions.key_pair_parameter)(
+                id.as_ptr(),
+                kind,
+                value.as_mut_ptr(),
+                &raw mut length,
+            )
         })?;
-        if length == value.len() { Ok(u32::from_ne_bytes(value)) } else { Err(CallError::Rc(Rc::EXTERNAL)) }
+        if length == value.len() {
+            Ok(u32::from_ne_bytes(value))
+        } else {
+            Err(CallError::Rc(Rc::EXTERNAL))
+        }
     }
 
     /// `get_key_pair_parameter` for the others.
@@ -317,12 +354,25 @@ impl Library {
             parameters: ptr::null(),
         });
         let (mechanism, parameters) = match &derived {
-            Some(derived) => (abi::SIGN_MECHANISM_DERIVED, ptr::from_ref(derived).cast::<c_void>()),
+            Some(derived) => (
+                abi::SIGN_MECHANISM_DERIVED,
+                ptr::from_ref(derived).cast::<c_void>(),
+            ),
             None => (mechanism, ptr::null()),
         };
         let call = |buffer, length| {
             // SAFETY: the parameters, the message and what they point to live until the call returns; the buffer as above.
-            unsafe { sign(id.as_ptr(), mechanism, parameters, message.as_ptr(), message.len(), buffer, length) }
+            unsafe {
+                sign(
+                    id.as_ptr(),
+                    mechanism,
+                    parameters,
+                    message.as_ptr(),
+                    message.len(),
+                    buffer,
+                    length,
+                )
+            }
         };
         match mode {
             Mode::Memory => once(out, call),
@@ -331,8 +381,19 @@ impl Library {
     }
 
     /// `encrypt`, or `decrypt`.
-    pub fn crypt(&self, encrypt: bool, id: &str, cipher: &Cipher<'_>, input: &[u8], out: &mut Vec<u8>) -> Called<()> {
-        let function = if encrypt { self.functions.encrypt } else { self.functions.decrypt };
+    pub fn crypt(
+        &self,
+        encrypt: bool,
+        id: &str,
+        cipher: &Cipher<'_>,
+        input: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Called<()> {
+        let function = if encrypt {
+            self.functions.encrypt
+        } else {
+            self.functions.decrypt
+        };
         let id = Id::new(id)?;
         let aead = abi::EncryptAeadParameters {
             iv: cipher.iv.as_ptr(),
@@ -341,7 +402,11 @@ impl Library {
             aad_len: cipher.aad.len(),
         };
         let is_aead = cipher.mechanism == abi::ENCRYPT_MECHANISM_AEAD;
-        let inner = if is_aead { ptr::from_ref(&aead).cast::<c_void>() } else { ptr::null() };
+        let inner = if is_aead {
+            ptr::from_ref(&aead).cast::<c_void>()
+        } else {
+            ptr::null()
+        };
         let derived = cipher.derivation.map(|data| abi::EncryptDerivedParameters {
             derivation_data: data.as_ptr(),
             derivation_data_len: data.len(),
@@ -349,23 +414,42 @@ impl Library {
             parameters: inner,
         });
         let (mechanism, parameters) = match &derived {
-            Some(derived) => (abi::ENCRYPT_MECHANISM_DERIVED, ptr::from_ref(derived).cast::<c_void>()),
+            Some(derived) => (
+                abi::ENCRYPT_MECHANISM_DERIVED,
+                ptr::from_ref(derived).cast::<c_void>(),
+            ),
             None => (cipher.mechanism, inner),
         };
         twice(out, |buffer, length| {
             // SAFETY: all parameter structures and slices live until the call returns; the buffer as above.
-            unsafe { function(id.as_ptr(), mechanism, parameters, input.as_ptr(), input.len(), buffer, length) }
+            unsafe {
+                function(
+                    id.as_ptr(),
+                    mechanism,
+                    parameters,
+                    input.as_ptr(),
+                    input.len(),
+                    buffer,
+                    length,
+                )
+            }
         })
     }
 
     /// The key that authenticates handles, as a MAC.
     #[must_use]
     pub fn handle_mac(&self, mode: Mode) -> HandleMac<'_> {
-        HandleMac { library: self, mode }
+        HandleMac {
+            library: self,
+            mode,
+        }
     }
 
     fn extended(&self) -> Called<&Extended> {
-        self.functions.extended.as_ref().ok_or(CallError::WouldBlock)
+        self.functions
+            .extended
+            .as_ref()
+            .ok_or(CallError::WouldBlock)
     }
 }
 
@@ -424,11 +508,21 @@ impl Mac for HandleMac<'_> {
                 twice(&mut signature, |buffer, length| {
                     // SAFETY: the message is a live slice; `twice` passes null, or a buffer of the capacity in `length`.
                     unsafe {
-                        sign(id.as_ptr(), mechanism, ptr::null(), message.as_ptr(), message.len(), buffer, length)
+                        sign(
+                            id.as_ptr(),
+                            mechanism,
+                            ptr::null(),
+                            message.as_ptr(),
+                            message.len(),
+                            buffer,
+                            length,
+                        )
                     }
                 })
             })?;
-            return signature.try_into().map_err(|_| CallError::Rc(Rc::EXTERNAL));
+            return signature
+                .try_into()
+                .map_err(|_| CallError::Rc(Rc::EXTERNAL));
         }
         self.with_key(|| {
             let mut signature = [0; MAC_SIZE];
@@ -445,7 +539,11 @@ impl Mac for HandleMac<'_> {
                     &raw mut length,
                 )
             })?;
-            if length == MAC_SIZE { Ok(signature) } else { Err(CallError::Rc(Rc::EXTERNAL)) }
+            if length == MAC_SIZE {
+                Ok(signature)
+            } else {
+                Err(CallError::Rc(Rc::EXTERNAL))
+            }
         })
     }
 
@@ -506,7 +604,10 @@ fn twice(out: &mut Vec<u8>, call: impl Fn(*mut u8, *mut usize) -> Rc) -> Called<
     check(call(out.as_mut_ptr(), &raw mut length))?;
     if length > out.len() {
         // The library says that it wrote behind the end of the buffer: memory is damaged, nothing can be trusted any more.
-        log::error!("the key library wrote {length} bytes to a buffer of {}; stopping", out.len());
+        log::error!(
+            "the key library wrote {length} bytes to a buffer of {}; stopping",
+            out.len()
+        );
         std::process::abort();
     }
     out.truncate(length);
@@ -533,7 +634,9 @@ impl Id {
             buffer[..bytes.len()].copy_from_slice(bytes);
             return Ok(Self::Short(buffer));
         }
-        CString::new(bytes).map(Self::Long).map_err(|_| CallError::Rc(Rc::INVALID_PARAMETER))
+        CString::new(bytes)
+            .map(Self::Long)
+            .map_err(|_| CallError::Rc(Rc::INVALID_PARAMETER))
     }
 
     fn as_ptr(&self) -> *const std::ffi::c_char {
@@ -554,20 +657,29 @@ impl Functions {
                 return Self::from_extended(unsafe { &*list.cast::<abi::FunctionListExtended>() });
             }
         }
-        let list = request(entry, abi::VERSION_2_1_0_0).or_else(|_| request(entry, abi::VERSION_2_0_0_0))?;
+        let list = request(entry, abi::VERSION_2_1_0_0)
+            .or_else(|_| request(entry, abi::VERSION_2_0_0_0))?;
         // SAFETY: as above.
         match unsafe { (*list).version } {
             // SAFETY: a list of this version has this type.
-            abi::VERSION_2_1_0_0 => Self::from_2_1(unsafe { &*list.cast::<abi::FunctionList2_1_0_0>() }),
+            abi::VERSION_2_1_0_0 => {
+                Self::from_2_1(unsafe { &*list.cast::<abi::FunctionList2_1_0_0>() })
+            }
             // SAFETY: a list of this version has this type.
-            abi::VERSION_2_0_0_0 => Self::from_2_0(unsafe { &*list.cast::<abi::FunctionList2_0_0_0>() }),
+            abi::VERSION_2_0_0_0 => {
+                Self::from_2_0(unsafe { &*list.cast::<abi::FunctionList2_0_0_0>() })
+            }
             other => Err(LoadError::Version(other)),
         }
     }
 
     /// The version to tell: our own list is an extension of 2.1.0.0, and that is what tools know.
     fn public_version(&self) -> u32 {
-        if self.extended.is_some() { abi::VERSION_2_1_0_0 } else { self.version }
+        if self.extended.is_some() {
+            abi::VERSION_2_1_0_0
+        } else {
+            self.version
+        }
     }
 
     fn from_extended(list: &abi::FunctionListExtended) -> Result<Self, LoadError> {
@@ -575,8 +687,12 @@ impl Functions {
         functions.extended = Some(Extended {
             sign: list.try_sign.ok_or(LoadError::Missing("try_sign"))?,
             verify: list.try_verify.ok_or(LoadError::Missing("try_verify"))?,
-            derive_key: list.try_derive_key.ok_or(LoadError::Missing("try_derive_key"))?,
-            load_key: list.try_load_key.ok_or(LoadError::Missing("try_load_key"))?,
+            derive_key: list
+                .try_derive_key
+                .ok_or(LoadError::Missing("try_derive_key"))?,
+            load_key: list
+                .try_load_key
+                .ok_or(LoadError::Missing("try_load_key"))?,
             sweep: list.sweep.ok_or(LoadError::Missing("sweep"))?,
         });
         Ok(functions)
@@ -585,14 +701,26 @@ impl Functions {
     fn from_2_1(list: &abi::FunctionList2_1_0_0) -> Result<Self, LoadError> {
         Ok(Self {
             version: list.base.version,
-            set_parameter: list.set_parameter.ok_or(LoadError::Missing("set_parameter"))?,
+            set_parameter: list
+                .set_parameter
+                .ok_or(LoadError::Missing("set_parameter"))?,
             create_key_pair_if_not_exists: list
                 .create_key_pair_if_not_exists
                 .ok_or(LoadError::Missing("create_key_pair_if_not_exists"))?,
-            move_key_pair: Some(list.move_key_pair.ok_or(LoadError::Missing("move_key_pair"))?),
-            load_key_pair: list.load_key_pair.ok_or(LoadError::Missing("load_key_pair"))?,
-            key_pair_parameter: list.get_key_pair_parameter.ok_or(LoadError::Missing("get_key_pair_parameter"))?,
-            delete_key_pair: Some(list.delete_key_pair.ok_or(LoadError::Missing("delete_key_pair"))?),
+            move_key_pair: Some(
+                list.move_key_pair
+                    .ok_or(LoadError::Missing("move_key_pair"))?,
+            ),
+            load_key_pair: list
+                .load_key_pair
+                .ok_or(LoadError::Missing("load_key_pair"))?,
+            key_pair_parameter: list
+                .get_key_pair_parameter
+                .ok_or(LoadError::Missing("get_key_pair_parameter"))?,
+            delete_key_pair: Some(
+                list.delete_key_pair
+                    .ok_or(LoadError::Missing("delete_key_pair"))?,
+            ),
             create_key_if_not_exists: list
                 .create_key_if_not_exists
                 .ok_or(LoadError::Missing("create_key_if_not_exists"))?,
@@ -611,13 +739,19 @@ impl Functions {
     fn from_2_0(list: &abi::FunctionList2_0_0_0) -> Result<Self, LoadError> {
         Ok(Self {
             version: list.base.version,
-            set_parameter: list.set_parameter.ok_or(LoadError::Missing("set_parameter"))?,
+            set_parameter: list
+                .set_parameter
+                .ok_or(LoadError::Missing("set_parameter"))?,
             create_key_pair_if_not_exists: list
                 .create_key_pair_if_not_exists
                 .ok_or(LoadError::Missing("create_key_pair_if_not_exists"))?,
             move_key_pair: None,
-            load_key_pair: list.load_key_pair.ok_or(LoadError::Missing("load_key_pair"))?,
-            key_pair_parameter: list.get_key_pair_parameter.ok_or(LoadError::Missing("get_key_pair_parameter"))?,
+            load_key_pair: list
+                .load_key_pair
+                .ok_or(LoadError::Missing("load_key_pair"))?,
+            key_pair_parameter: list
+                .get_key_pair_parameter
+                .ok_or(LoadError::Missing("get_key_pair_parameter"))?,
             delete_key_pair: None,
             create_key_if_not_exists: list
                 .create_key_if_not_exists
@@ -635,7 +769,10 @@ impl Functions {
     }
 }
 
-fn request(entry: abi::FunctionListGetter, version: u32) -> Result<*const abi::FunctionList, LoadError> {
+fn request(
+    entry: abi::FunctionListGetter,
+    version: u32,
+) -> Result<*const abi::FunctionList, LoadError> {
     let mut list = ptr::null();
     // SAFETY: `list` is a live local; the library writes a pointer to a static structure, or nothing.
     match unsafe { entry(version, &raw mut list) } {

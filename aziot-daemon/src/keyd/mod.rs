@@ -35,7 +35,10 @@ const SMALL_BODY: usize = 16 * 1024;
 pub fn run() -> Result<(), Fatal> {
     let root = Root::from_env().map_err(Fatal::config)?;
     let files = ConfigFiles::of(Which::Keyd, &root);
-    let settings = settings::load(&files, &root.places()).map_err(|error| Fatal { top: "could not read config", error })?;
+    let settings = settings::load(&files, &root.places()).map_err(|error| Fatal {
+        top: "could not read config",
+        error,
+    })?;
     let library = settings::open_library(&settings).map_err(Fatal::service)?;
     let setup = Setup {
         endpoint: settings::endpoint(&settings.endpoint),
@@ -72,7 +75,11 @@ pub enum Event {
 
 impl Keyd {
     fn new(library: Library, settings: Settings, files: ConfigFiles, root: Root) -> Self {
-        let lane = if library.is_extended() { Lane::Local } else { Lane::Library };
+        let lane = if library.is_extended() {
+            Lane::Local
+        } else {
+            Lane::Library
+        };
         Self {
             library: Arc::new(library),
             lane,
@@ -112,14 +119,23 @@ impl Keyd {
 }
 
 /// A request over a copy of its body.
-fn copied<'c>(copy: &'c mut Vec<u8>, request: &'c Request<'_, keys::Op>, body: Option<&[u8]>) -> Call<'c> {
+fn copied<'c>(
+    copy: &'c mut Vec<u8>,
+    request: &'c Request<'_, keys::Op>,
+    body: Option<&[u8]>,
+) -> Call<'c> {
     copy.as_mut_slice().zeroize();
     copy.clear();
     let body = body.map(|body| {
         copy.extend_from_slice(body);
         copy.as_mut_slice()
     });
-    Call { op: request.op, method: request.method, param: request.param, body }
+    Call {
+        op: request.op,
+        method: request.method,
+        param: request.param,
+        body,
+    }
 }
 
 impl Service for Keyd {
@@ -172,7 +188,12 @@ impl Service for Keyd {
             let mut body = body;
             let mut work = Work::default();
             let body = body.as_mut().map(|body| body.as_mut_slice());
-            let call = Call { op, method, param: &param, body };
+            let call = Call {
+                op,
+                method,
+                param: &param,
+                body,
+            };
             let result = operation::execute(&library, Mode::Full, call, &mut work);
             Event::Done(id, result, work)
         };
@@ -193,7 +214,9 @@ impl Service for Keyd {
             }
             Event::Reloaded(Ok(settings)) => self.adopt(settings),
             Event::Reloaded(Err(error)) => {
-                log::warn!("Detected config file update, but new config failed to parse. Error: {error}");
+                log::warn!(
+                    "Detected config file update, but new config failed to parse. Error: {error}"
+                );
             }
             Event::Swept => {}
         }
@@ -202,10 +225,14 @@ impl Service for Keyd {
     fn reload(&mut self, cx: &mut Context<'_, Self>) {
         let (files, places) = (self.files.clone(), self.root.places());
         let read = cx.run(Lane::Local, move || {
-            Event::Reloaded(settings::load(&files, &places).map_err(|error| settings::chain(error.as_ref())))
+            Event::Reloaded(
+                settings::load(&files, &places).map_err(|error| settings::chain(error.as_ref())),
+            )
         });
         if read.is_err() {
-            log::warn!("could not read the changed configuration: the service is too busy; send SIGHUP to try again");
+            log::warn!(
+                "could not read the changed configuration: the service is too busy; send SIGHUP to try again"
+            );
         }
     }
 }
@@ -230,7 +257,11 @@ struct Grants<'s>(&'s Settings);
 
 impl Principals for Grants<'_> {
     fn patterns(&self, uid: u32) -> impl Iterator<Item = &str> {
-        let principals = self.0.principals.iter().filter(move |principal| principal.uid == uid);
+        let principals = self
+            .0
+            .principals
+            .iter()
+            .filter(move |principal| principal.uid == uid);
         principals.flat_map(|principal| principal.keys.iter().map(String::as_str))
     }
 }
@@ -238,7 +269,9 @@ impl Principals for Grants<'_> {
 fn respond(reply: Reply<'_>, answer: Answer, work: &Work) -> Handled {
     let bytes = json::Bytes(&work.bytes);
     match answer {
-        Answer::Handle => reply.ok(&keys::KeyHandle { key_handle: work.handle() }),
+        Answer::Handle => reply.ok(&keys::KeyHandle {
+            key_handle: work.handle(),
+        }),
         Answer::Signature => reply.ok(&keys::Signature { signature: bytes }),
         Answer::Ciphertext => reply.ok(&keys::CiphertextResponse { ciphertext: bytes }),
         Answer::Plaintext => reply.ok(&keys::PlaintextResponse { plaintext: bytes }),

@@ -5,7 +5,8 @@ use std::ffi::CString;
 use std::fmt::Display;
 
 use aziot_core::api::keys::{
-    self, CreateDerivedKey, CreateKey, CreateKeyPair, EncryptMechanism, KeyHandle, MoveKeyPair, Op, SignMechanism,
+    self, CreateDerivedKey, CreateKey, CreateKeyPair, EncryptMechanism, KeyHandle, MoveKeyPair, Op,
+    SignMechanism,
 };
 use aziot_core::handle::{self, CheckError, KeyRef, NONCE_SIZE, Subject, WriteError};
 use aziot_core::http::Method;
@@ -78,7 +79,10 @@ pub enum Failure {
 
 impl Failure {
     fn parameter(name: &str, reason: &dyn Display) -> Self {
-        Self::Told(400, format!("parameter \"{name}\" has an invalid value\ncaused by: {reason}"))
+        Self::Told(
+            400,
+            format!("parameter \"{name}\" has an invalid value\ncaused by: {reason}"),
+        )
     }
 
     fn mechanism() -> Self {
@@ -100,7 +104,9 @@ fn failed(what: &'static str) -> impl Fn(CallError) -> Failure {
 fn failed_in(what: &'static str, call: &'static str) -> impl Fn(CallError) -> Failure {
     move |error| match error {
         CallError::WouldBlock => Failure::WouldBlock,
-        CallError::Rc(Rc::INVALID_PARAMETER) => Failure::Told(400, "a parameter has an invalid value".to_owned()),
+        CallError::Rc(Rc::INVALID_PARAMETER) => {
+            Failure::Told(400, "a parameter has an invalid value".to_owned())
+        }
         error => Failure::Internal(format!("{what}\n{call}: {error}")),
     }
 }
@@ -128,7 +134,10 @@ impl<'c> Call<'c> {
 ///
 /// # Errors
 /// What is wrong with the request, in the order that clients know.
-pub fn check(mut call: Call<'_>, allowed: impl Fn(&str) -> Result<(), Failure>) -> Result<(), Failure> {
+pub fn check(
+    mut call: Call<'_>,
+    allowed: impl Fn(&str) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     match (call.op, call.method) {
         (Op::Keys, Method::Post) => {
             let request: CreateKey<'_> = call.decode()?;
@@ -174,7 +183,10 @@ pub fn check(mut call: Call<'_>, allowed: impl Fn(&str) -> Result<(), Failure>) 
 
 fn not_onto_itself(from: &str, to: &str) -> Result<(), Failure> {
     if from == to {
-        return Err(Failure::Told(400, "source and destination for move are identical".to_owned()));
+        return Err(Failure::Told(
+            400,
+            "source and destination for move are identical".to_owned(),
+        ));
     }
     Ok(())
 }
@@ -187,7 +199,12 @@ fn id<'t>(name: &str, text: &'t str) -> Result<KeyId<'t>, Failure> {
 ///
 /// # Errors
 /// See [`Failure`].
-pub fn execute(library: &Library, mode: Mode, mut call: Call<'_>, work: &mut Work) -> Result<Answer, Failure> {
+pub fn execute(
+    library: &Library,
+    mode: Mode,
+    mut call: Call<'_>,
+    work: &mut Work,
+) -> Result<Answer, Failure> {
     let changes = !matches!(
         (call.op, call.method),
         (Op::Key, Method::Get) | (Op::DerivedKey | Op::DerivedKeyExport | Op::Sign, _)
@@ -201,7 +218,9 @@ pub fn execute(library: &Library, mode: Mode, mut call: Call<'_>, work: &mut Wor
             let usage = request.usage.mask();
             match request.key_bytes {
                 Some(bytes) => {
-                    library.import_key(request.key_id, bytes.0, usage).map_err(failed("could not import key"))?;
+                    library
+                        .import_key(request.key_id, bytes.0, usage)
+                        .map_err(failed("could not import key"))?;
                 }
                 None => library
                     .create_key(request.key_id, usage)
@@ -210,13 +229,22 @@ pub fn execute(library: &Library, mode: Mode, mut call: Call<'_>, work: &mut Wor
             issue(library, mode, Subject::Key(id("id", request.key_id)?), work)
         }
         (Op::Keys, _) => {
-            let key = checked(library, mode, call.decode::<KeyHandle<'_>>()?.key_handle, &mut work.handle)?;
-            let id = key.key().map_err(|error| Failure::parameter("handle", &error))?;
+            let key = checked(
+                library,
+                mode,
+                call.decode::<KeyHandle<'_>>()?.key_handle,
+                &mut work.handle,
+            )?;
+            let id = key
+                .key()
+                .map_err(|error| Failure::parameter("handle", &error))?;
             removed(library.delete_key(id.as_str()), "could not delete key")
         }
         (Op::Key, _) => {
             let id = id("id", call.param)?;
-            library.load_key(mode, id.as_str()).map_err(failed("could not load key"))?;
+            library
+                .load_key(mode, id.as_str())
+                .map_err(failed("could not load key"))?;
             issue(library, mode, Subject::Key(id), work)
         }
         (Op::KeyPairs, Method::Post) => {
@@ -229,35 +257,65 @@ pub fn execute(library: &Library, mode: Mode, mut call: Call<'_>, work: &mut Wor
             library
                 .create_key_pair(request.key_id, algorithms.as_deref())
                 .map_err(failed("could not create key pair"))?;
-            issue(library, mode, Subject::KeyPair(id("id", request.key_id)?), work)
+            issue(
+                library,
+                mode,
+                Subject::KeyPair(id("id", request.key_id)?),
+                work,
+            )
         }
         (Op::KeyPairs, _) => {
-            let key = checked(library, mode, call.decode::<KeyHandle<'_>>()?.key_handle, &mut work.handle)?;
-            let id = key.key_pair().map_err(|error| Failure::parameter("handle", &error))?;
-            removed(library.delete_key_pair(id.as_str()), "could not delete key pair")
+            let key = checked(
+                library,
+                mode,
+                call.decode::<KeyHandle<'_>>()?.key_handle,
+                &mut work.handle,
+            )?;
+            let id = key
+                .key_pair()
+                .map_err(|error| Failure::parameter("handle", &error))?;
+            removed(
+                library.delete_key_pair(id.as_str()),
+                "could not delete key pair",
+            )
         }
         (Op::KeyPair, Method::Get) => {
             let id = id("id", call.param)?;
-            library.load_key_pair(id.as_str()).map_err(failed("could not load key pair"))?;
+            library
+                .load_key_pair(id.as_str())
+                .map_err(failed("could not load key pair"))?;
             issue(library, mode, Subject::KeyPair(id), work)
         }
         (Op::KeyPair, _) => {
             let to = call.param;
             let request: MoveKeyPair<'_> = call.decode()?;
-            removed(library.move_key_pair(request.from, to), "could not move key pair")
+            removed(
+                library.move_key_pair(request.from, to),
+                "could not move key pair",
+            )
         }
         (Op::Parameter, _) => parameter(library, mode, call, work),
         (Op::DerivedKey, _) => {
             let request: CreateDerivedKey<'_> = call.decode()?;
             let key = checked(library, mode, request.base_key_handle, &mut work.handle)?;
-            key.base().map_err(|error| Failure::parameter("handle", &error))?;
-            let subject =
-                Subject::Derived { base_handle: request.base_key_handle, data: request.derivation_data.0 };
+            key.base()
+                .map_err(|error| Failure::parameter("handle", &error))?;
+            let subject = Subject::Derived {
+                base_handle: request.base_key_handle,
+                data: request.derivation_data.0,
+            };
             issue(library, mode, subject, work)
         }
         (Op::DerivedKeyExport, _) => {
-            let key = checked(library, mode, call.decode::<KeyHandle<'_>>()?.key_handle, &mut work.handle)?;
-            let (base, data) = key.derived().map_err(|error| Failure::parameter("handle", &error))?;
+            let key = checked(
+                library,
+                mode,
+                call.decode::<KeyHandle<'_>>()?.key_handle,
+                &mut work.handle,
+            )?;
+            let (base, data) = key
+                .derived()
+                .map_err(|error| Failure::parameter("handle", &error))?;
             library
                 .derive_key(mode, base.id().as_str(), data, &mut work.bytes)
                 .map_err(failed("could not derive key"))?;
@@ -271,14 +329,23 @@ pub fn execute(library: &Library, mode: Mode, mut call: Call<'_>, work: &mut Wor
                 (KeyRef::KeyPair(id), SignMechanism::Ecdsa { digest }) => {
                     (id, abi::SIGN_MECHANISM_ECDSA, None, digest.0)
                 }
-                (KeyRef::Key(id), SignMechanism::HmacSha256 { message }) => (id, hmac, None, message.0),
+                (KeyRef::Key(id), SignMechanism::HmacSha256 { message }) => {
+                    (id, hmac, None, message.0)
+                }
                 (KeyRef::Derived { base, data }, SignMechanism::HmacSha256 { message }) => {
                     (base.id(), hmac, Some(data), message.0)
                 }
                 _ => return Err(Failure::mechanism()),
             };
             library
-                .sign(mode, id.as_str(), mechanism, derivation, input, &mut work.bytes)
+                .sign(
+                    mode,
+                    id.as_str(),
+                    mechanism,
+                    derivation,
+                    input,
+                    &mut work.bytes,
+                )
                 .map_err(failed("could not sign"))?;
             Ok(Answer::Signature)
         }
@@ -287,9 +354,19 @@ pub fn execute(library: &Library, mode: Mode, mut call: Call<'_>, work: &mut Wor
     }
 }
 
-fn parameter(library: &Library, mode: Mode, mut call: Call<'_>, work: &mut Work) -> Result<Answer, Failure> {
+fn parameter(
+    library: &Library,
+    mode: Mode,
+    mut call: Call<'_>,
+    work: &mut Work,
+) -> Result<Answer, Failure> {
     let name = call.param;
-    let key = checked(library, mode, call.decode::<KeyHandle<'_>>()?.key_handle, &mut work.handle)?;
+    let key = checked(
+        library,
+        mode,
+        call.decode::<KeyHandle<'_>>()?.key_handle,
+        &mut work.handle,
+    )?;
     let id = match key {
         KeyRef::Key(id) | KeyRef::KeyPair(id) => id,
         KeyRef::Derived { base, .. } => base.id(),
@@ -297,19 +374,31 @@ fn parameter(library: &Library, mode: Mode, mut call: Call<'_>, work: &mut Work)
     let what = "could not get key pair parameter";
     let kind = match name {
         "algorithm" => {
-            return match library.key_pair_algorithm(id.as_str()).map_err(failed(what))? {
+            return match library
+                .key_pair_algorithm(id.as_str())
+                .map_err(failed(what))?
+            {
                 abi::KEY_PAIR_PARAMETER_ALGORITHM_EC => Ok(Answer::Word("ECDSA")),
                 abi::KEY_PAIR_PARAMETER_ALGORITHM_RSA => Ok(Answer::Word("RSA")),
-                other => Err(Failure::Internal(format!("{what}\n{what}: unknown algorithm {other}"))),
+                other => Err(Failure::Internal(format!(
+                    "{what}\n{what}: unknown algorithm {other}"
+                ))),
             };
         }
         "ec-curve-oid" => abi::KEY_PAIR_PARAMETER_TYPE_EC_CURVE_OID,
         "ec-point" => abi::KEY_PAIR_PARAMETER_TYPE_EC_POINT,
         "rsa-modulus" => abi::KEY_PAIR_PARAMETER_TYPE_RSA_MODULUS,
         "rsa-exponent" => abi::KEY_PAIR_PARAMETER_TYPE_RSA_EXPONENT,
-        _ => return Err(Failure::Told(400, "a parameter has an invalid value".to_owned())),
+        _ => {
+            return Err(Failure::Told(
+                400,
+                "a parameter has an invalid value".to_owned(),
+            ));
+        }
     };
-    library.key_pair_parameter(id.as_str(), kind, &mut work.bytes).map_err(failed(what))?;
+    library
+        .key_pair_parameter(id.as_str(), kind, &mut work.bytes)
+        .map_err(failed(what))?;
     Ok(Answer::Value)
 }
 
@@ -332,25 +421,55 @@ fn crypt(
     let (id, cipher) = match (key, algorithm) {
         (KeyRef::Key(id), EncryptMechanism::Aead { iv, aad }) => (
             id,
-            Cipher { mechanism: abi::ENCRYPT_MECHANISM_AEAD, derivation: None, iv: iv.0, aad: aad.0 },
+            Cipher {
+                mechanism: abi::ENCRYPT_MECHANISM_AEAD,
+                derivation: None,
+                iv: iv.0,
+                aad: aad.0,
+            },
         ),
         (KeyRef::Derived { base, data }, EncryptMechanism::Aead { iv, aad }) => (
             base.id(),
-            Cipher { mechanism: abi::ENCRYPT_MECHANISM_AEAD, derivation: Some(data), iv: iv.0, aad: aad.0 },
+            Cipher {
+                mechanism: abi::ENCRYPT_MECHANISM_AEAD,
+                derivation: Some(data),
+                iv: iv.0,
+                aad: aad.0,
+            },
         ),
         (KeyRef::KeyPair(id), EncryptMechanism::RsaPkcs1) if encrypt => (
             id,
-            Cipher { mechanism: abi::ENCRYPT_MECHANISM_RSA_PKCS1, derivation: None, iv: empty, aad: empty },
+            Cipher {
+                mechanism: abi::ENCRYPT_MECHANISM_RSA_PKCS1,
+                derivation: None,
+                iv: empty,
+                aad: empty,
+            },
         ),
         (KeyRef::KeyPair(id), EncryptMechanism::RsaNoPadding) if encrypt => (
             id,
-            Cipher { mechanism: abi::ENCRYPT_MECHANISM_RSA_NO_PADDING, derivation: None, iv: empty, aad: empty },
+            Cipher {
+                mechanism: abi::ENCRYPT_MECHANISM_RSA_NO_PADDING,
+                derivation: None,
+                iv: empty,
+                aad: empty,
+            },
         ),
         _ => return Err(Failure::mechanism()),
     };
-    let what = if encrypt { "could not encrypt" } else { "could not decrypt" };
-    library.crypt(encrypt, id.as_str(), &cipher, input, &mut work.bytes).map_err(failed(what))?;
-    Ok(if encrypt { Answer::Ciphertext } else { Answer::Plaintext })
+    let what = if encrypt {
+        "could not encrypt"
+    } else {
+        "could not decrypt"
+    };
+    library
+        .crypt(encrypt, id.as_str(), &cipher, input, &mut work.bytes)
+        .map_err(failed(what))?;
+    Ok(if encrypt {
+        Answer::Ciphertext
+    } else {
+        Answer::Plaintext
+    })
 }
 
 /// A 2.0.0.0 library has no such call; clients have always been told that it worked.
@@ -388,21 +507,38 @@ fn checked<'b>(
 }
 
 /// Makes a handle.
-fn issue(library: &Library, mode: Mode, subject: Subject<'_>, work: &mut Work) -> Result<Answer, Failure> {
+fn issue(
+    library: &Library,
+    mode: Mode,
+    subject: Subject<'_>,
+    work: &mut Work,
+) -> Result<Answer, Failure> {
     let mut nonce = [0; NONCE_SIZE];
     // 64 bytes are always delivered whole (getrandom(2)).
-    rustix::rand::getrandom(&mut nonce, rustix::rand::GetRandomFlags::empty())
-        .map_err(|error| Failure::Internal(format!("could not generate nonce\ncould not generate nonce: {error}")))?;
+    rustix::rand::getrandom(&mut nonce, rustix::rand::GetRandomFlags::empty()).map_err(
+        |error| {
+            Failure::Internal(format!(
+                "could not generate nonce\ncould not generate nonce: {error}"
+            ))
+        },
+    )?;
     let length = handle::length(subject);
     work.new_handle.clear();
     work.new_handle.resize(length, 0);
-    let written = handle::write(subject, &nonce, &mut library.handle_mac(mode), &mut work.new_handle);
+    let written = handle::write(
+        subject,
+        &nonce,
+        &mut library.handle_mac(mode),
+        &mut work.new_handle,
+    );
     match written {
         Ok(_) => Ok(Answer::Handle),
         Err(WriteError::Mac(CallError::WouldBlock)) => Err(Failure::WouldBlock),
-        Err(WriteError::Mac(error)) => Err(Failure::Internal(format!("could not sign\ncould not sign: {error}"))),
-        Err(error @ WriteError::BufferTooSmall { .. }) => {
-            Err(Failure::Internal(format!("could not make a handle\n{error:?}")))
-        }
+        Err(WriteError::Mac(error)) => Err(Failure::Internal(format!(
+            "could not sign\ncould not sign: {error}"
+        ))),
+        Err(error @ WriteError::BufferTooSmall { .. }) => Err(Failure::Internal(format!(
+            "could not make a handle\n{error:?}"
+        ))),
     }
 }

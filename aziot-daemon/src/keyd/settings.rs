@@ -35,7 +35,8 @@ pub fn open_library(settings: &Settings) -> Result<Library, LoadError> {
         library.set_parameter(name, value, &what)?;
     }
     for (id, location) in &settings.preloaded_keys {
-        let what = format!("location of key ID {id:?} in [preloaded_keys] section of the configuration");
+        let what =
+            format!("location of key ID {id:?} in [preloaded_keys] section of the configuration");
         library.set_parameter(&format!("preloaded_key:{id}"), location, &what)?;
     }
     Ok(library)

@@ -6,8 +6,8 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use rustix::time::{
-    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime, timerfd_create,
-    timerfd_settime,
+    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime,
+    timerfd_create, timerfd_settime,
 };
 
 use crate::service::Alarm;
@@ -27,7 +27,10 @@ impl Alarms {
     /// Whatever the kernel reports when it makes the timer.
     pub fn new() -> io::Result<Self> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
-        Ok(Self { timer: timerfd_create(TimerfdClockId::Boottime, flags)?, set: Vec::new() })
+        Ok(Self {
+            timer: timerfd_create(TimerfdClockId::Boottime, flags)?,
+            set: Vec::new(),
+        })
     }
 
     /// Sets or moves an alarm.
@@ -59,9 +62,17 @@ impl Alarms {
     }
 
     fn arm(&self) {
-        let next = self.set.iter().map(|(_, due)| *due).min().unwrap_or(Duration::ZERO);
+        let next = self
+            .set
+            .iter()
+            .map(|(_, due)| *due)
+            .min()
+            .unwrap_or(Duration::ZERO);
         let spec = Itimerspec {
-            it_interval: Timespec { tv_sec: 0, tv_nsec: 0 },
+            it_interval: Timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            },
             it_value: Timespec {
                 tv_sec: i64::try_from(next.as_secs()).unwrap_or(i64::MAX),
                 tv_nsec: i64::from(next.subsec_nanos()) as _,
@@ -112,9 +123,22 @@ impl ClockSteps {
 
     fn arm(&self) -> io::Result<()> {
         // Far in the future: only the cancellation is of interest.
-        let far = Timespec { tv_sec: i64::from(i32::MAX), tv_nsec: 0 };
-        let spec = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: far };
-        timerfd_settime(&self.0, TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET, &spec)?;
+        let far = Timespec {
+            tv_sec: i64::from(i32::MAX),
+            tv_nsec: 0,
+        };
+        let spec = Itimerspec {
+            it_interval: Timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            },
+            it_value: far,
+        };
+        timerfd_settime(
+            &self.0,
+            TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET,
+            &spec,
+        )?;
         Ok(())
     }
 }
@@ -145,11 +169,16 @@ mod tests {
         let mut poll = mio::Poll::new().unwrap();
         let fd = alarms.as_raw_fd();
         poll.registry()
-            .register(&mut mio::unix::SourceFd(&fd), mio::Token(0), mio::Interest::READABLE)
+            .register(
+                &mut mio::unix::SourceFd(&fd),
+                mio::Token(0),
+                mio::Interest::READABLE,
+            )
             .unwrap();
         let mut events = mio::Events::with_capacity(2);
         loop {
-            poll.poll(&mut events, Some(Duration::from_secs(10))).unwrap();
+            poll.poll(&mut events, Some(Duration::from_secs(10)))
+                .unwrap();
             if let Some(alarm) = alarms.due() {
                 return alarm;
             }

@@ -96,12 +96,17 @@ impl Buffers {
     /// A small read buffer.
     pub fn input(&mut self) -> Buffer {
         let bytes = self.inputs.pop().unwrap_or_else(|| vec![0; SMALL]);
-        Buffer { bytes, ..Buffer::default() }
+        Buffer {
+            bytes,
+            ..Buffer::default()
+        }
     }
 
     /// A small write buffer.
     pub fn output(&mut self) -> Vec<u8> {
-        self.outputs.pop().unwrap_or_else(|| Vec::with_capacity(SMALL))
+        self.outputs
+            .pop()
+            .unwrap_or_else(|| Vec::with_capacity(SMALL))
     }
 
     /// Makes `buffer` hold at least `size` bytes.
@@ -112,7 +117,11 @@ impl Buffers {
         if size <= buffer.bytes.len() {
             return Ok(());
         }
-        let before = if buffer.bytes.len() > SMALL { buffer.bytes.len() } else { 0 };
+        let before = if buffer.bytes.len() > SMALL {
+            buffer.bytes.len()
+        } else {
+            0
+        };
         let total = self.large - before + size;
         if total > limits::BODY_TOTAL {
             return Err(Exhausted);
@@ -121,7 +130,15 @@ impl Buffers {
         bytes[..buffer.len()].copy_from_slice(buffer.data());
         let length = buffer.len();
         self.large = total;
-        let old = std::mem::replace(buffer, Buffer { bytes, start: 0, end: length, touched: length });
+        let old = std::mem::replace(
+            buffer,
+            Buffer {
+                bytes,
+                start: 0,
+                end: length,
+                touched: length,
+            },
+        );
         self.keep(old);
         Ok(())
     }

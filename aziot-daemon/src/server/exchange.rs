@@ -52,7 +52,9 @@ impl Conn {
     /// Whether nothing is under way on it.
     pub fn is_idle(&self) -> bool {
         matches!(self.state, State::Linger)
-            || matches!(self.state, State::Head) && !self.pending() && self.input.as_ref().is_none_or(Buffer::is_empty)
+            || matches!(self.state, State::Head)
+                && !self.pending()
+                && self.input.as_ref().is_none_or(Buffer::is_empty)
     }
 
     /// No further request is read; what is still to be written goes out first. With `linger` the peer may have sent more
@@ -77,7 +79,8 @@ impl<S: Service> Server<S> {
                         conn.output.clear();
                     }
                     Some(false) => {
-                        conn.deadline.get_or_insert_with(|| Instant::now() + self.kernel.timing.write);
+                        conn.deadline
+                            .get_or_insert_with(|| Instant::now() + self.kernel.timing.write);
                         return Verdict::Keep;
                     }
                     None => return Verdict::Close,
@@ -143,7 +146,9 @@ impl<S: Service> Server<S> {
 
     /// The present state has lasted too long.
     pub(super) fn time_out(&mut self, index: u32) {
-        let Some(mut conn) = self.kernel.table.take(index) else { return };
+        let Some(mut conn) = self.kernel.table.take(index) else {
+            return;
+        };
         if matches!(conn.state, State::Body(_)) && !conn.pending() {
             self.refuse_body(&mut conn, &api::Error::Deadline);
             self.kernel.table.put_back(index, conn);
@@ -169,7 +174,9 @@ impl<S: Service> Server<S> {
                 conn.output = self.kernel.buffers.output();
             }
             let text = "too many large requests at the same time; try again later";
-            response::write(&mut conn.output, &meta, 503, |room| json::write_message(&text, room));
+            response::write(&mut conn.output, &meta, 503, |room| {
+                json::write_message(&text, room)
+            });
         }
         conn.finish(true);
     }
@@ -178,7 +185,9 @@ impl<S: Service> Server<S> {
         if conn.output.capacity() == 0 {
             conn.output = self.kernel.buffers.output();
         }
-        response::write(&mut conn.output, meta, error.status(), |room| json::write_message(error, room));
+        response::write(&mut conn.output, meta, error.status(), |room| {
+            json::write_message(error, room)
+        });
     }
 
     /// Looks for a complete request head.
@@ -189,7 +198,11 @@ impl<S: Service> Server<S> {
                 conn.idle = true;
                 conn.deadline = Some(Instant::now() + timing.idle);
             }
-            return if self.kernel.stopping { Progress::Finished } else { Progress::NeedBytes };
+            return if self.kernel.stopping {
+                Progress::Finished
+            } else {
+                Progress::NeedBytes
+            };
         };
         match conn.search.find(input.data()) {
             Ok(Some(length)) => {
@@ -217,13 +230,22 @@ impl<S: Service> Server<S> {
 
     /// Answers a head that is no request; no JSON, because it is not known that the peer speaks our API at all.
     fn reject(&mut self, conn: &mut Conn, error: HeadError) -> Progress {
-        let Some(status) = error.status() else { return Progress::Finished };
+        let Some(status) = error.status() else {
+            return Progress::Finished;
+        };
         log::debug!(target: S::NAME, "<-- refused: {error}");
         let meta = self.meta(None);
         if conn.output.capacity() == 0 {
             conn.output = self.kernel.buffers.output();
         }
-        response::write_empty(&mut conn.output, &Meta { close: true, ..meta }, status);
+        response::write_empty(
+            &mut conn.output,
+            &Meta {
+                close: true,
+                ..meta
+            },
+            status,
+        );
         conn.finish(true);
         Progress::Again
     }
@@ -234,7 +256,10 @@ impl<S: Service> Server<S> {
             version: head.map_or(Version::Http11, |head| head.version),
             close: self.kernel.stopping || head.is_none_or(|head| !head.keep_alive()),
             connection: head.map_or([Connection::Default, Connection::Close], |head| {
-                [head.response_connection(true), head.response_connection(false)]
+                [
+                    head.response_connection(true),
+                    head.response_connection(false),
+                ]
             }),
             head_only: head.is_some_and(Head::is_head),
             number: self.kernel.requests,
@@ -244,8 +269,16 @@ impl<S: Service> Server<S> {
     }
 
     /// Decides about a request whose head is complete. `body` is the number of decoded bytes once the body is, too.
-    fn request(&mut self, conn: &mut Conn, index: u32, head_length: usize, body: Option<usize>) -> Progress {
-        let Some(mut input) = conn.input.take() else { return Progress::NeedBytes };
+    fn request(
+        &mut self,
+        conn: &mut Conn,
+        index: u32,
+        head_length: usize,
+        body: Option<usize>,
+    ) -> Progress {
+        let Some(mut input) = conn.input.take() else {
+            return Progress::NeedBytes;
+        };
         let mut scratch = std::mem::take(&mut self.scratch);
         let decision = self.decide(conn, index, &mut input, &mut scratch, head_length, body);
         self.scratch = scratch;
@@ -254,7 +287,9 @@ impl<S: Service> Server<S> {
                 input.consume(head_length);
                 let rest = match body {
                     BodyLength::Known(length) => {
-                        let here = usize::try_from(length).unwrap_or(usize::MAX).min(input.len());
+                        let here = usize::try_from(length)
+                            .unwrap_or(usize::MAX)
+                            .min(input.len());
                         input.consume(here);
                         (length > here as u64).then(|| Discard::Length(length - here as u64))
                     }
@@ -263,7 +298,8 @@ impl<S: Service> Server<S> {
                 conn.served = true;
                 conn.idle = false;
                 conn.deadline = None;
-                let too_much = matches!(rest, Some(Discard::Length(length)) if length > DISCARD_LIMIT);
+                let too_much =
+                    matches!(rest, Some(Discard::Length(length)) if length > DISCARD_LIMIT);
                 match &conn.state {
                     State::Service => {
                         conn.discard = rest;
@@ -289,7 +325,12 @@ impl<S: Service> Server<S> {
                 let framing = match length {
                     BodyLength::Known(length) => {
                         let length = usize::try_from(length).unwrap_or(usize::MAX);
-                        if self.kernel.buffers.enlarge(&mut input, head_length + length).is_err() {
+                        if self
+                            .kernel
+                            .buffers
+                            .enlarge(&mut input, head_length + length)
+                            .is_err()
+                        {
                             conn.input = Some(input);
                             self.overloaded(conn);
                             return Progress::Again;
@@ -298,7 +339,11 @@ impl<S: Service> Server<S> {
                     }
                     _ => Framing::Chunked(chunked::Decoder::new()),
                 };
-                conn.state = State::Body(Body { head: head_length, framing, decoded: 0 });
+                conn.state = State::Body(Body {
+                    head: head_length,
+                    framing,
+                    decoded: 0,
+                });
                 Progress::Again
             }
         };
@@ -346,7 +391,13 @@ impl<S: Service> Server<S> {
             (true, BodyLength::Known(length), None) => {
                 if length > S::BODY_LIMIT as u64 {
                     meta.close = true;
-                    self.refuse(conn, &meta, &api::Error::BodyTooLarge { limit: S::BODY_LIMIT });
+                    self.refuse(
+                        conn,
+                        &meta,
+                        &api::Error::BodyTooLarge {
+                            limit: S::BODY_LIMIT,
+                        },
+                    );
                     return Decision::Finish;
                 }
                 match usize::try_from(length) {
@@ -393,7 +444,9 @@ impl<S: Service> Server<S> {
             return Decision::Finish;
         }
         conn.closing |= meta.close;
-        Decision::Answered { body: body.map_or(head.body, |length| BodyLength::Known(length as u64)) }
+        Decision::Answered {
+            body: body.map_or(head.body, |length| BodyLength::Known(length as u64)),
+        }
     }
 
     /// Hands a complete request to the service.
@@ -416,7 +469,10 @@ impl<S: Service> Server<S> {
                 return;
             }
         };
-        let id = RequestId { index, generation: conn.generation };
+        let id = RequestId {
+            index,
+            generation: conn.generation,
+        };
         let request = Request {
             id,
             op: matched.id,
@@ -431,8 +487,18 @@ impl<S: Service> Server<S> {
             conn.output = self.kernel.buffers.output();
         }
         let mut closing = meta.close;
-        let reply = Reply { out: &mut conn.output, closing: &mut closing, meta };
-        match self.service.request(request, reply, &mut Context { kernel: &mut self.kernel }) {
+        let reply = Reply {
+            out: &mut conn.output,
+            closing: &mut closing,
+            meta,
+        };
+        match self.service.request(
+            request,
+            reply,
+            &mut Context {
+                kernel: &mut self.kernel,
+            },
+        ) {
             Handled::Now => conn.closing |= closing,
             Handled::Later => {
                 conn.meta = Some(meta);
@@ -443,8 +509,12 @@ impl<S: Service> Server<S> {
 
     /// Takes in a request body.
     fn body(&mut self, conn: &mut Conn, index: u32) -> Progress {
-        let State::Body(body) = &mut conn.state else { return Progress::Again };
-        let Some(input) = &mut conn.input else { return Progress::NeedBytes };
+        let State::Body(body) = &mut conn.state else {
+            return Progress::Again;
+        };
+        let Some(input) = &mut conn.input else {
+            return Progress::NeedBytes;
+        };
         let head = body.head;
         let complete = match &mut body.framing {
             Framing::Length(length) => (input.len() >= head + *length).then_some(*length),
@@ -456,7 +526,12 @@ impl<S: Service> Server<S> {
                         input.cut(start + step.produced, start + step.consumed);
                         body.decoded += step.produced;
                         if body.decoded > S::BODY_LIMIT {
-                            self.refuse_body(conn, &api::Error::BodyTooLarge { limit: S::BODY_LIMIT });
+                            self.refuse_body(
+                                conn,
+                                &api::Error::BodyTooLarge {
+                                    limit: S::BODY_LIMIT,
+                                },
+                            );
                             return Progress::Again;
                         }
                         step.done.then_some(body.decoded)
@@ -496,11 +571,17 @@ enum Decision {
 
 /// Drops the rest of a body.
 fn discard(conn: &mut Conn) -> Progress {
-    let State::Discard(discard) = &mut conn.state else { return Progress::Again };
-    let Some(input) = conn.input.as_mut().filter(|input| !input.is_empty()) else { return Progress::NeedBytes };
+    let State::Discard(discard) = &mut conn.state else {
+        return Progress::Again;
+    };
+    let Some(input) = conn.input.as_mut().filter(|input| !input.is_empty()) else {
+        return Progress::NeedBytes;
+    };
     let done = match discard {
         Discard::Length(length) => {
-            let here = usize::try_from(*length).unwrap_or(usize::MAX).min(input.len());
+            let here = usize::try_from(*length)
+                .unwrap_or(usize::MAX)
+                .min(input.len());
             input.consume(here);
             *length -= here as u64;
             *length == 0

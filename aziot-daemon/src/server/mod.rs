@@ -30,7 +30,7 @@ use self::exchange::Verdict;
 use self::table::Table;
 use self::watch::Watch;
 use crate::lanes::{Done, Lanes};
-use crate::listener::{self, Endpoint, Listener};
+use crate::listener::{self, Endpoint, Listener, Passed};
 use crate::service::{Alarm, Context, Reply, RequestId, Service};
 use crate::sys::{self, Signal, Signals};
 use crate::timing::Timing;
@@ -114,7 +114,11 @@ impl<E: Send + 'static> Kernel<E> {
         }
         self.ready.push(id.index);
         conn.closing |= meta.close;
-        Some(Reply { out: &mut conn.output, closing: &mut conn.closing, meta })
+        Some(Reply {
+            out: &mut conn.output,
+            closing: &mut conn.closing,
+            meta,
+        })
     }
 }
 
@@ -143,7 +147,10 @@ const RELOAD_LATEST: u32 = 10;
 ///
 /// # Errors
 /// See [`Error`].
-pub fn serve<S: Service>(make: impl FnOnce(&mut Context<'_, S>) -> S, setup: Setup) -> Result<(), Error> {
+pub fn serve<S: Service>(
+    make: impl FnOnce(&mut Context<'_, S>) -> S,
+    setup: Setup,
+) -> Result<(), Error> {
     let mut server = Server::new(make, setup)?;
     let result = server.run();
     if let Some(bound) = &server.listener.bound {
@@ -178,10 +185,7 @@ struct Reload {
 impl<S: Service> Server<S> {
     fn new(make: impl FnOnce(&mut Context<'_, S>) -> S, setup: Setup) -> Result<Self, Error> {
         let broken = |what| move |error: io::Error| Error::Loop(what, error);
-        // Before clients can know that the service is there, and signal it.
-        sys::block_signals().map_err(broken("signal handling"))?;
-        // Before any other descriptor: one that was announced but not passed must not turn out to be one of our own.
-        let listener = listener::listen(&setup.endpoint).map_err(Error::Listen)?;
+        let passed = Passed::from_env().map_err(Error::Listen)?;
         let signals = Signals::new().map_err(broken("signal handling"))?;
         let poll = Poll::new().map_err(broken("the event queue"))?;
         let waker = mio::Waker::new(poll.registry(), WAKER).map_err(broken("the event queue"))?;
@@ -194,9 +198,12 @@ impl<S: Service> Server<S> {
                 })
                 .ok()
         });
+        // Last: whoever finds the socket finds a service that notices signals and changes of its configuration.
+        let listener = listener::listen(&setup.endpoint, &passed).map_err(Error::Listen)?;
 
         let registry = poll.registry();
-        let register = |fd: i32, token| registry.register(&mut SourceFd(&fd), token, Interest::READABLE);
+        let register =
+            |fd: i32, token| registry.register(&mut SourceFd(&fd), token, Interest::READABLE);
         register(listener.socket.as_raw_fd(), LISTENER).map_err(broken("the listening socket"))?;
         register(signals.as_raw_fd(), SIGNALS).map_err(broken("signal handling"))?;
         register(alarms.as_raw_fd(), ALARMS).map_err(broken("a timer"))?;
@@ -223,7 +230,9 @@ impl<S: Service> Server<S> {
             log::info!("Starting server...");
         }
         notify(&[NotifyState::Ready]);
-        let service = make(&mut Context { kernel: &mut kernel });
+        let service = make(&mut Context {
+            kernel: &mut kernel,
+        });
         let watchdog = sd_notify::watchdog_enabled().map(|interval| {
             let half = interval / 2;
             (half, Instant::now() + half)
@@ -248,17 +257,23 @@ impl<S: Service> Server<S> {
     fn run(&mut self) -> Result<(), Error> {
         let mut events = Events::with_capacity(128);
         let mut results = Vec::new();
-        self.service.start(&mut Context { kernel: &mut self.kernel });
+        self.service.start(&mut Context {
+            kernel: &mut self.kernel,
+        });
         loop {
             self.look_at_ready();
             if self.kernel.failed {
                 return Err(Error::Service);
             }
-            if self.kernel.stopping && (self.kernel.table.is_empty() || self.overdue(Instant::now())) {
+            if self.kernel.stopping && (self.is_done() || self.overdue(Instant::now())) {
                 log::info!("Stopped server.");
                 return Ok(());
             }
-            let timeout = if self.kernel.ready.is_empty() { self.timeout() } else { Some(Duration::ZERO) };
+            let timeout = if self.kernel.ready.is_empty() {
+                self.timeout()
+            } else {
+                Some(Duration::ZERO)
+            };
             match self.poll.poll(&mut events, timeout) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -272,7 +287,12 @@ impl<S: Service> Server<S> {
                     WAKER => {
                         self.kernel.lanes.done().take(&mut results);
                         for result in results.drain(..) {
-                            self.service.event(result, &mut Context { kernel: &mut self.kernel });
+                            self.service.event(
+                                result,
+                                &mut Context {
+                                    kernel: &mut self.kernel,
+                                },
+                            );
                         }
                     }
                     SIGNALS => self.signal(),
@@ -280,12 +300,19 @@ impl<S: Service> Server<S> {
                     CLOCK => {
                         if self.clock.stepped() {
                             log::info!("The wall clock was set.");
-                            self.service.alarm(Alarm::CLOCK_STEP, &mut Context { kernel: &mut self.kernel });
+                            self.service.alarm(
+                                Alarm::CLOCK_STEP,
+                                &mut Context {
+                                    kernel: &mut self.kernel,
+                                },
+                            );
                         }
                     }
                     WATCH => self.note_change(),
                     Token(index) => {
-                        let Ok(index) = u32::try_from(index) else { continue };
+                        let Ok(index) = u32::try_from(index) else {
+                            continue;
+                        };
                         if let Some(conn) = self.kernel.table.at(index) {
                             conn.readable |= event.is_readable();
                             conn.peer_closed |= event.is_read_closed();
@@ -310,7 +337,10 @@ impl<S: Service> Server<S> {
             self.watchdog.map(|(_, at)| at),
             self.stop_by,
         ];
-        next.into_iter().flatten().min().map(|at| at.saturating_duration_since(Instant::now()))
+        next.into_iter()
+            .flatten()
+            .min()
+            .map(|at| at.saturating_duration_since(Instant::now()))
     }
 
     /// Does what has come due.
@@ -346,7 +376,9 @@ impl<S: Service> Server<S> {
     }
 
     fn expire(&mut self, index: u32, generation: u32, at: Instant, now: Instant) {
-        let Some(conn) = self.kernel.table.of(RequestId { index, generation }) else { return };
+        let Some(conn) = self.kernel.table.of(RequestId { index, generation }) else {
+            return;
+        };
         if conn.queued != Some(at) {
             return;
         }
@@ -360,8 +392,12 @@ impl<S: Service> Server<S> {
 
     /// Makes sure that the timer queue has an entry no later than the connection's deadline.
     fn queue_timer(&mut self, index: u32) {
-        let Some(conn) = self.kernel.table.at(index) else { return };
-        let Some(deadline) = conn.deadline else { return };
+        let Some(conn) = self.kernel.table.at(index) else {
+            return;
+        };
+        let Some(deadline) = conn.deadline else {
+            return;
+        };
         if conn.queued.is_none_or(|queued| queued > deadline) {
             conn.queued = Some(deadline);
             let generation = conn.generation;
@@ -407,10 +443,19 @@ impl<S: Service> Server<S> {
             );
             return;
         }
-        if self.kernel.accounts.open(peer.uid, self.kernel.max_requests).is_err() {
+        if self
+            .kernel
+            .accounts
+            .open(peer.uid, self.kernel.max_requests)
+            .is_err()
+        {
             // The kernel may not have told yet which of the user's connections are closed.
             self.look_at_connections_of(peer.uid);
-            if let Err(refused) = self.kernel.accounts.open(peer.uid, self.kernel.max_requests) {
+            if let Err(refused) = self
+                .kernel
+                .accounts
+                .open(peer.uid, self.kernel.max_requests)
+            {
                 log::info!("{refused}");
                 return;
             }
@@ -423,14 +468,23 @@ impl<S: Service> Server<S> {
 
     fn look_at_connections_of(&mut self, uid: u32) {
         for index in self.kernel.table.places() {
-            if let Some(conn) = self.kernel.table.at(index).filter(|conn| conn.peer.uid == uid) {
+            if let Some(conn) = self
+                .kernel
+                .table
+                .at(index)
+                .filter(|conn| conn.peer.uid == uid)
+            {
                 conn.readable = true;
                 self.drive(index);
             }
         }
     }
 
-    fn attach(&mut self, stream: std::os::unix::net::UnixStream, peer: sys::Peer) -> io::Result<()> {
+    fn attach(
+        &mut self,
+        stream: std::os::unix::net::UnixStream,
+        peer: sys::Peer,
+    ) -> io::Result<()> {
         stream.set_nonblocking(true)?;
         let stream = mio::net::UnixStream::from_std(stream);
         let deadline = Instant::now() + self.kernel.timing.head;
@@ -439,9 +493,15 @@ impl<S: Service> Server<S> {
             conn.deadline = Some(deadline);
             conn
         });
-        let Some(conn) = self.kernel.table.at(index) else { return Ok(()) };
+        let Some(conn) = self.kernel.table.at(index) else {
+            return Ok(());
+        };
         let interest = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) = self.poll.registry().register(&mut conn.stream, Token(index as usize), interest) {
+        if let Err(error) =
+            self.poll
+                .registry()
+                .register(&mut conn.stream, Token(index as usize), interest)
+        {
             self.kernel.table.remove(index);
             return Err(error);
         }
@@ -452,7 +512,9 @@ impl<S: Service> Server<S> {
 
     /// Takes a connection as far as it gets.
     fn drive(&mut self, index: u32) {
-        let Some(mut conn) = self.kernel.table.take(index) else { return };
+        let Some(mut conn) = self.kernel.table.take(index) else {
+            return;
+        };
         match self.advance(&mut conn, index) {
             Verdict::Keep => {
                 conn.release(&mut self.kernel.buffers);
@@ -474,7 +536,9 @@ impl<S: Service> Server<S> {
         if let Some(input) = conn.input.take() {
             self.kernel.buffers.give_back(input);
         }
-        self.kernel.buffers.give_back_output(std::mem::take(&mut conn.output));
+        self.kernel
+            .buffers
+            .give_back_output(std::mem::take(&mut conn.output));
         self.kernel.table.vacate(index);
     }
 
@@ -488,7 +552,12 @@ impl<S: Service> Server<S> {
 
     fn ring(&mut self) {
         while let Some(alarm) = self.kernel.alarms.due() {
-            self.service.alarm(alarm, &mut Context { kernel: &mut self.kernel });
+            self.service.alarm(
+                alarm,
+                &mut Context {
+                    kernel: &mut self.kernel,
+                },
+            );
         }
     }
 
@@ -496,15 +565,23 @@ impl<S: Service> Server<S> {
         if self.watch.as_mut().is_some_and(Watch::changed) {
             let now = Instant::now();
             let quiet = self.kernel.timing.reload;
-            let latest = self.reload.as_ref().map_or(now + quiet * RELOAD_LATEST, |reload| reload.latest);
-            self.reload = Some(Reload { at: (now + quiet).min(latest), latest });
+            let latest = self
+                .reload
+                .as_ref()
+                .map_or(now + quiet * RELOAD_LATEST, |reload| reload.latest);
+            self.reload = Some(Reload {
+                at: (now + quiet).min(latest),
+                latest,
+            });
         }
     }
 
     fn reload_now(&mut self) {
         self.reload = None;
         notify_reloading();
-        self.service.reload(&mut Context { kernel: &mut self.kernel });
+        self.service.reload(&mut Context {
+            kernel: &mut self.kernel,
+        });
         notify(&[NotifyState::Ready]);
     }
 
@@ -532,17 +609,28 @@ impl<S: Service> Server<S> {
         }
         self.kernel.stopping = true;
         notify(&[NotifyState::Stopping]);
-        let _ = self.poll.registry().deregister(&mut SourceFd(&self.listener.socket.as_raw_fd()));
+        let _ = self
+            .poll
+            .registry()
+            .deregister(&mut SourceFd(&self.listener.socket.as_raw_fd()));
         if let Some(bound) = self.listener.bound.take() {
             bound.remove();
         }
         self.stop_by = Some(Instant::now() + self.kernel.timing.stop);
         for index in self.kernel.table.places() {
-            let idle = self.kernel.table.at(index).is_some_and(|conn| conn.is_idle());
+            let idle = self
+                .kernel
+                .table
+                .at(index)
+                .is_some_and(|conn| conn.is_idle());
             if idle && let Some(conn) = self.kernel.table.take(index) {
                 self.close(index, conn);
             }
         }
+    }
+
+    fn is_done(&self) -> bool {
+        self.kernel.table.is_empty() && !self.kernel.lanes.is_writing()
     }
 
     fn overdue(&self, now: Instant) -> bool {

@@ -36,7 +36,13 @@ impl Meta {
 
     fn head(&self, status: u16, content: Content) -> ResponseHead {
         let connection = self.connection[usize::from(self.close)];
-        ResponseHead { version: self.version, status, content, connection, date: self.date }
+        ResponseHead {
+            version: self.version,
+            status,
+            content,
+            connection,
+            date: self.date,
+        }
     }
 }
 
@@ -45,7 +51,11 @@ pub struct Tag(u64);
 
 impl std::fmt::Display for Tag {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if log::log_enabled!(log::Level::Debug) { write!(f, " (request {})", self.0) } else { Ok(()) }
+        if log::log_enabled!(log::Level::Debug) {
+            write!(f, " (request {})", self.0)
+        } else {
+            Ok(())
+        }
     }
 }
 

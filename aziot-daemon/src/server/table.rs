@@ -39,7 +39,10 @@ impl Table {
             return index;
         }
         let index = u32::try_from(self.places.len()).unwrap_or(u32::MAX);
-        self.places.push(Place { generation: 0, conn: Some(Box::new(make(0))) });
+        self.places.push(Place {
+            generation: 0,
+            conn: Some(Box::new(make(0))),
+        });
         index
     }
 
@@ -50,7 +53,8 @@ impl Table {
 
     /// The connection of a request, if it is still the same.
     pub fn of(&mut self, id: RequestId) -> Option<&mut Conn> {
-        self.at(id.index).filter(|conn| conn.generation == id.generation)
+        self.at(id.index)
+            .filter(|conn| conn.generation == id.generation)
     }
 
     /// Takes a connection out to drive it; the place stays reserved.
@@ -80,6 +84,10 @@ impl Table {
 
     /// All places in use.
     pub fn places(&self) -> Vec<u32> {
-        (0..).zip(&self.places).filter(|(_, place)| place.conn.is_some()).map(|(index, _)| index).collect()
+        (0..)
+            .zip(&self.places)
+            .filter(|(_, place)| place.conn.is_some())
+            .map(|(index, _)| index)
+            .collect()
     }
 }

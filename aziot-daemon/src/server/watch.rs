@@ -49,8 +49,12 @@ impl Watch {
     /// Whatever the kernel reports, `EMFILE` when the user has too many inotify instances.
     pub fn new(main: &Path, directory: &Path) -> io::Result<Self> {
         let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
-        let mut watch =
-            Self { inotify, main: main.to_owned(), directory: directory.to_owned(), watched: Vec::new() };
+        let mut watch = Self {
+            inotify,
+            main: main.to_owned(),
+            directory: directory.to_owned(),
+            watched: Vec::new(),
+        };
         watch.arm()?;
         Ok(watch)
     }
@@ -71,7 +75,11 @@ impl Watch {
     fn watch_for(&mut self, path: &Path) -> io::Result<()> {
         let mut target = path;
         while let (Some(parent), Some(name)) = (target.parent(), target.file_name()) {
-            let place = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            let place = if parent.as_os_str().is_empty() {
+                Path::new(".")
+            } else {
+                parent
+            };
             if let Some(wd) = self.add(place)? {
                 self.watched.push((wd, Interest::Name(name.to_owned())));
                 return Ok(());
@@ -103,18 +111,29 @@ impl Watch {
                 changed = true;
                 continue;
             }
-            let name = event.file_name().map(|name| OsStr::from_bytes(name.to_bytes()));
-            changed |= self.watched.iter().filter(|(wd, _)| *wd == event.wd()).any(|(_, interest)| {
-                match (interest, name) {
-                    (Interest::Name(wanted), Some(name)) => wanted == name,
-                    (Interest::Toml, Some(name)) => is_drop_in(name),
-                    // Something happened to the watched directory itself.
-                    (_, None) => flags.intersects(ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF | ReadFlags::IGNORED),
-                }
-            });
+            let name = event
+                .file_name()
+                .map(|name| OsStr::from_bytes(name.to_bytes()));
+            changed |=
+                self.watched
+                    .iter()
+                    .filter(|(wd, _)| *wd == event.wd())
+                    .any(|(_, interest)| {
+                        match (interest, name) {
+                            (Interest::Name(wanted), Some(name)) => wanted == name,
+                            (Interest::Toml, Some(name)) => is_drop_in(name),
+                            // Something happened to the watched directory itself.
+                            (_, None) => flags.intersects(
+                                ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF | ReadFlags::IGNORED,
+                            ),
+                        }
+                    });
         }
         if any && let Err(error) = self.arm() {
-            log::warn!("could not go on watching {}: {error}; restart the service after changes", self.main.display());
+            log::warn!(
+                "could not go on watching {}: {error}; restart the service after changes",
+                self.main.display()
+            );
         }
         changed
     }

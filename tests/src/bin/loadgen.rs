@@ -177,16 +177,14 @@ impl<'a> Load<'a> {
                 data: epoll::EventData::new_u64(0),
             }
         }; 64];
+        let timeout =
+            rustix::event::Timespec::try_from(ANSWER_TIMEOUT).map_err(|e| e.to_string())?;
         let start = Instant::now();
-        let mut under_way = 0usize;
         for index in 0..self.connections.len() {
             result.errors += u64::from(self.send(index)?);
-            under_way += 1;
         }
         let mut over = false;
-        while under_way > 0 {
-            let timeout =
-                rustix::event::Timespec::try_from(ANSWER_TIMEOUT).map_err(|e| e.to_string())?;
+        while self.connections.iter().any(|connection| connection.waits) {
             let count = match epoll::wait(&self.epoll, &mut events[..], Some(&timeout)) {
                 Ok(0) => return Err(format!("no answer within {} s", ANSWER_TIMEOUT.as_secs())),
                 Ok(count) => count,
@@ -195,34 +193,33 @@ impl<'a> Load<'a> {
             };
             for event in events.iter().take(count) {
                 let index = event.data.u64() as usize;
-                let outcome = self.connections[index].receive(self.arguments.expect.as_deref());
+                let connection = &mut self.connections[index];
+                let outcome = connection.receive(self.arguments.expect.as_deref());
                 let now = Instant::now();
+                if matches!(outcome, Received::Closed) && !connection.waits {
+                    // Closed between two requests, which a server may do. The next run notices.
+                    self.forget(index)?;
+                    continue;
+                }
                 match outcome {
                     Received::Partly => continue,
                     Received::Good => {
                         failures = 0;
                         if !over {
                             result.requests += 1;
-                            result
-                                .latencies
-                                .record(now - self.connections[index].sent_at);
+                            result.latencies.record(now - connection.sent_at);
                         }
                     }
-                    Received::Bad => {
+                    Received::Bad | Received::Closed => {
                         failures += 1;
                         result.errors += u64::from(!over);
-                    }
-                    Received::Closed => {
-                        failures += 1;
-                        result.errors += u64::from(!over);
-                        self.reconnect(index)?;
                     }
                 }
-                under_way -= 1;
+                connection.waits = false;
                 if failures >= MAX_FAILURES_IN_A_ROW {
                     return Err(format!(
                         "{failures} failures in a row, the last: {}",
-                        self.connections[index].last_answer()
+                        connection.last_answer()
                     ));
                 }
                 if !over
@@ -231,12 +228,11 @@ impl<'a> Load<'a> {
                     over = true;
                     result.seconds = (now - start).as_secs_f64();
                 }
+                if matches!(outcome, Received::Closed) || self.arguments.connection_per_request {
+                    self.reconnect(index)?;
+                }
                 if !over {
-                    if self.arguments.connection_per_request {
-                        self.reconnect(index)?;
-                    }
                     result.errors += u64::from(self.send(index)?);
-                    under_way += 1;
                 }
             }
         }
@@ -264,6 +260,12 @@ impl<'a> Load<'a> {
         self.register(index)
     }
 
+    /// Takes a connection that has ended out of the epoll set, where it would be ready for ever.
+    fn forget(&self, index: usize) -> Result<(), String> {
+        epoll::delete(&self.epoll, &self.connections[index].stream)
+            .map_err(|e| format!("epoll: {e}"))
+    }
+
     fn register(&self, index: usize) -> Result<(), String> {
         let data = epoll::EventData::new_u64(index as u64);
         epoll::add(
@@ -284,6 +286,8 @@ struct Connection {
     answer: Box<[u8]>,
     received: usize,
     sent_at: Instant,
+    /// A request was sent and its answer is not complete.
+    waits: bool,
 }
 
 enum Received {
@@ -304,12 +308,14 @@ impl Connection {
             answer: vec![0; ANSWER_SIZE].into(),
             received: 0,
             sent_at: Instant::now(),
+            waits: false,
         }
     }
 
     fn reset(&mut self, stream: UnixStream) {
         self.stream = stream;
         self.received = 0;
+        self.waits = false;
     }
 
     fn send(&mut self, request: &[u8]) -> Result<(), Errno> {
@@ -320,6 +326,7 @@ impl Connection {
             rustix::net::send(&self.stream, request, rustix::net::SendFlags::NOSIGNAL)
         })?;
         if sent == request.len() {
+            self.waits = true;
             Ok(())
         } else {
             Err(Errno::MSGSIZE)

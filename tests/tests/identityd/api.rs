@@ -25,9 +25,25 @@ fn is_18_api_versions() {
     at(&identityd, "/nowhere?api-version=2020-09-01-preview")
         .assert_message(400, "invalid api-version \"2020-09-01-preview\"");
     at(&identityd, "/nowhere?api-version=2020-09-01").assert_message(404, "not found");
-    assert_eq!(at(&identityd, "/trust-bundle?api-version=x&api-version=2021-12-01").status, 200);
-    at(&identityd, "/trust-bundle?api-version=2021-12-01&api-version=x").assert_message(400, "invalid api-version \"x\"");
-    for path in ["/trust-bundle/", "//trust-bundle", "/identities/modules/", "/identities/modules/a/b"] {
+    assert_eq!(
+        at(
+            &identityd,
+            "/trust-bundle?api-version=x&api-version=2021-12-01"
+        )
+        .status,
+        200
+    );
+    at(
+        &identityd,
+        "/trust-bundle?api-version=2021-12-01&api-version=x",
+    )
+    .assert_message(400, "invalid api-version \"x\"");
+    for path in [
+        "/trust-bundle/",
+        "//trust-bundle",
+        "/identities/modules/",
+        "/identities/modules/a/b",
+    ] {
         at(&identityd, &target(path, "2022-08-01")).assert_message(404, "not found");
     }
 }
@@ -35,7 +51,11 @@ fn is_18_api_versions() {
 #[test]
 fn is_19_provisioning_needs_a_newer_version() {
     let (_bench, identityd) = unconnected();
-    at(&identityd, "/identities/provisioning?api-version=2020-09-01").assert_message(404, "not found");
+    at(
+        &identityd,
+        "/identities/provisioning?api-version=2020-09-01",
+    )
+    .assert_message(404, "not found");
     for version in ["2021-12-01", "2022-08-01"] {
         let response = at(&identityd, &target("/identities/provisioning", version));
         assert_eq!(response.text(), r#"{"source":"none"}"#);
@@ -55,10 +75,16 @@ fn is_20_methods() {
         ("GET", "/identities/device"),
         ("POST", "/identities/modules/m?type=aziot"),
     ] {
-        identityd.call(method, path, None).assert_message(400, "method not allowed");
+        identityd
+            .call(method, path, None)
+            .assert_message(400, "method not allowed");
     }
     let mut client = identityd.connect();
-    client.send(request("HEAD", &target("/trust-bundle", "2020-09-01"), None));
+    client.send(request(
+        "HEAD",
+        &target("/trust-bundle", "2020-09-01"),
+        None,
+    ));
     assert_eq!(client.response_to_head().status, 400);
 }
 
@@ -77,19 +103,53 @@ fn is_21_bodies() {
         .assert_message(422, "missing field `type` at line 1 column 2");
     raw("POST", "/identities/device", "application/json", "{")
         .assert_message(422, "EOF while parsing an object at line 1 column 1");
-    raw("POST", "/identities/device", "text/plain", r#"{"type":"aziot"}"#).assert_message(400, "missing request body");
-    raw("POST", "/identities/modules", "application/json", r#"{"type":"aziot"}"#)
-        .assert_message(422, "missing field `moduleId` at line 1 column 16");
-    raw("PUT", "/identities/modules/m?type=aziot", "text/plain", "{}")
-        .assert_message(415, "request body must be application/json");
-    raw("PUT", "/identities/modules/m?type=aziot", "application/json", "")
-        .assert_message(422, "EOF while parsing a value at line 1 column 0");
-    raw("DELETE", "/identities/modules/m?type=aziot", "application/json", "nonsense")
-        .assert_message(422, "expected ident at line 1 column 2");
-    raw("POST", "/identities/device/reprovision", "application/json", "[")
-        .assert_message(422, "EOF while parsing a list at line 1 column 1");
-    client::once(identityd.daemon.socket(), "POST /identities/device?api-version=2020-09-01 HTTP/1.1\r\n\r\n")
-        .assert_message(400, "missing request body");
+    raw(
+        "POST",
+        "/identities/device",
+        "text/plain",
+        r#"{"type":"aziot"}"#,
+    )
+    .assert_message(400, "missing request body");
+    raw(
+        "POST",
+        "/identities/modules",
+        "application/json",
+        r#"{"type":"aziot"}"#,
+    )
+    .assert_message(422, "missing field `moduleId` at line 1 column 16");
+    raw(
+        "PUT",
+        "/identities/modules/m?type=aziot",
+        "text/plain",
+        "{}",
+    )
+    .assert_message(415, "request body must be application/json");
+    raw(
+        "PUT",
+        "/identities/modules/m?type=aziot",
+        "application/json",
+        "",
+    )
+    .assert_message(422, "EOF while parsing a value at line 1 column 0");
+    raw(
+        "DELETE",
+        "/identities/modules/m?type=aziot",
+        "application/json",
+        "nonsense",
+    )
+    .assert_message(422, "expected ident at line 1 column 2");
+    raw(
+        "POST",
+        "/identities/device/reprovision",
+        "application/json",
+        "[",
+    )
+    .assert_message(422, "EOF while parsing a list at line 1 column 1");
+    client::once(
+        identityd.daemon.socket(),
+        "POST /identities/device?api-version=2020-09-01 HTTP/1.1\r\n\r\n",
+    )
+    .assert_message(400, "missing request body");
 }
 
 #[test]
@@ -107,17 +167,27 @@ fn is_22_is_23_the_device_by_any_type() {
         assert!(response.text().starts_with(&start), "{response}");
     }
     let response = identityd.get("/identities/identity");
-    assert!(!response.text().contains("moduleId") && !response.text().contains("genId"), "{response}");
+    assert!(
+        !response.text().contains("moduleId") && !response.text().contains("genId"),
+        "{response}"
+    );
 }
 
 #[test]
 fn is_24_provisioning_information_of_every_source() {
     let bench = Bench::new();
-    let payload = bench.root.write("payload.json", " {\"b\": [1, 2.50], \"a\": null}\n");
-    let info = |identityd: &Identityd| at(identityd, "/identities/provisioning?api-version=2021-12-01");
+    let payload = bench
+        .root
+        .write("payload.json", " {\"b\": [1, 2.50], \"a\": null}\n");
+    let info =
+        |identityd: &Identityd| at(identityd, "/identities/provisioning?api-version=2021-12-01");
     let scope = bench.cloud.scope_id();
     let endpoint = bench.cloud.dps_endpoint();
-    let endpoint = if endpoint.ends_with('/') { endpoint } else { format!("{endpoint}/") };
+    let endpoint = if endpoint.ends_with('/') {
+        endpoint
+    } else {
+        format!("{endpoint}/")
+    };
     let dps = |payload: &str| {
         format!(
             r#"{{"source":"dps","auth":"symmetric_key","endpoint":"{endpoint}","scope_id":"{scope}","registration_id":"{DEVICE}","payload":{payload}}}"#
@@ -128,22 +198,33 @@ fn is_24_provisioning_information_of_every_source() {
     assert_eq!(info(&identityd).text(), dps("null"));
     drop(identityd);
 
-    let table = format!("[provisioning.payload]\nuri = \"file://{}\"\n", payload.display());
+    let table = format!(
+        "[provisioning.payload]\nuri = \"file://{}\"\n",
+        payload.display()
+    );
     bench.configure(Source::Dps, "", &table);
     let identityd = bench.started();
-    assert_eq!(info(&identityd).text(), dps(r#"{"b": [1, 2.50], "a": null}"#));
+    assert_eq!(
+        info(&identityd).text(),
+        dps(r#"{"b": [1, 2.50], "a": null}"#)
+    );
     // The file is read each time.
     bench.root.write("payload.json", "nonsense");
     let response = info(&identityd);
     assert_eq!(response.status, 400);
     assert!(
-        response.member("message").starts_with("parameter \"provisioning.payload\" has an invalid value\ncaused by: "),
+        response
+            .member("message")
+            .starts_with("parameter \"provisioning.payload\" has an invalid value\ncaused by: "),
         "{response}"
     );
     drop(identityd);
 
     bench.configure(Source::Manual, "", "");
-    assert_eq!(info(&bench.start()).text(), r#"{"source":"manual","auth":"sas"}"#);
+    assert_eq!(
+        info(&bench.start()).text(),
+        r#"{"source":"manual","auth":"sas"}"#
+    );
 }
 
 #[test]
@@ -160,15 +241,38 @@ fn is_25_is_26_is_27_is_28_modules_over_http() {
 
     let missing = "parameter \"type\" has an invalid value\ncaused by: missing parameter";
     let put = |path: &str, body: &Value| identityd.call("PUT", path, Some(body));
-    put("/identities/modules/m1", &json!({ "type": "aziot", "moduleId": "m1" })).assert_message(400, missing);
-    assert_eq!(put("/identities/modules/m1?type=aziot", &json!({ "type": "local" })).status, 200);
-    identityd.get("/identities/modules").assert_message(400, missing);
-    identityd.get("/identities/modules/m1").assert_message(400, missing);
-    let invalid = |kind| format!("parameter \"type\" has an invalid value\ncaused by: invalid type: {kind}");
-    identityd.get("/identities/modules?type=local").assert_message(400, &invalid("local"));
-    identityd.get("/identities/modules/m1?type=x&type=aziot").assert_message(400, &invalid("x"));
+    put(
+        "/identities/modules/m1",
+        &json!({ "type": "aziot", "moduleId": "m1" }),
+    )
+    .assert_message(400, missing);
+    assert_eq!(
+        put(
+            "/identities/modules/m1?type=aziot",
+            &json!({ "type": "local" })
+        )
+        .status,
+        200
+    );
     identityd
-        .post("/identities/modules", &json!({ "type": "other", "moduleId": "m" }))
+        .get("/identities/modules")
+        .assert_message(400, missing);
+    identityd
+        .get("/identities/modules/m1")
+        .assert_message(400, missing);
+    let invalid =
+        |kind| format!("parameter \"type\" has an invalid value\ncaused by: invalid type: {kind}");
+    identityd
+        .get("/identities/modules?type=local")
+        .assert_message(400, &invalid("local"));
+    identityd
+        .get("/identities/modules/m1?type=x&type=aziot")
+        .assert_message(400, &invalid("x"));
+    identityd
+        .post(
+            "/identities/modules",
+            &json!({ "type": "other", "moduleId": "m" }),
+        )
         .assert_message(400, &invalid("other"));
     for blank in ["", "  "] {
         identityd.create(blank).assert_message(
@@ -180,9 +284,10 @@ fn is_25_is_26_is_27_is_28_modules_over_http() {
     let deleted = identityd.delete("m1");
     assert_eq!((deleted.status, deleted.body.len()), (204, 0));
     assert_eq!(deleted.field("content-type"), None);
-    identityd
-        .delete("m1")
-        .assert_message(404, "Hub client error\ncaused by: unexpected HTTP status code: 404 Not Found");
+    identityd.delete("m1").assert_message(
+        404,
+        "Hub client error\ncaused by: unexpected HTTP status code: 404 Not Found",
+    );
     let reprovisioned = identityd.reprovision();
     assert_eq!((reprovisioned.status, reprovisioned.body.len()), (204, 0));
     bench.assert_clean();
@@ -192,7 +297,12 @@ fn is_25_is_26_is_27_is_28_modules_over_http() {
 fn is_29_is_53_module_ids_in_paths() {
     let bench = Bench::new();
     let identityd = bench.reconciled(Source::Dps, "");
-    for (path, id) in [("%24edgeAgent", "$edgeAgent"), ("a%3Db", "a=b"), ("x-1_2.3", "x-1_2.3"), ("%41", "A")] {
+    for (path, id) in [
+        ("%24edgeAgent", "$edgeAgent"),
+        ("a%3Db", "a=b"),
+        ("x-1_2.3", "x-1_2.3"),
+        ("%41", "A"),
+    ] {
         assert_eq!(ok(&identityd.create(id))["spec"]["moduleId"], id);
         let module = identityd.module(path);
         assert_eq!(ok(&module)["spec"]["moduleId"], id);
@@ -205,13 +315,26 @@ fn is_29_is_53_module_ids_in_paths() {
         assert_eq!(response.status, 404, "{response}");
     }
     for entry in bench.cloud.log_since(before) {
-        let (_, rest) = entry.request.target.split_once("/modules/").expect("a module's path");
-        assert!(!rest.split('?').next().unwrap().contains('/'), "{}", entry.request.target);
+        let (_, rest) = entry
+            .request
+            .target
+            .split_once("/modules/")
+            .expect("a module's path");
+        assert!(
+            !rest.split('?').next().unwrap().contains('/'),
+            "{}",
+            entry.request.target
+        );
     }
     for path in [".", "..", "%2E%2E"] {
         let response = identityd.module(path);
         assert_eq!(response.status, 400, "{response}");
-        assert!(response.member("message").starts_with("parameter \"module_id\" has an invalid value"), "{response}");
+        assert!(
+            response
+                .member("message")
+                .starts_with("parameter \"module_id\" has an invalid value"),
+            "{response}"
+        );
     }
     identityd.module("%ff").assert_message(404, "not found");
 }
@@ -227,7 +350,10 @@ fn is_30_internal_errors_say_nothing() {
     let response = identityd.create("m");
     assert_eq!(response.text(), r#"{"message":"internal error"}"#);
     assert_eq!(response.status, 500);
-    identityd.daemon.log().wait_for("!!! caused by: the Keys Service did not give the master key");
+    identityd
+        .daemon
+        .log()
+        .wait_for("!!! caused by: the Keys Service did not give the master key");
     // The half-made module was taken back.
     assert!(bench.cloud.module(DEVICE, "m").is_none());
 }
@@ -236,9 +362,15 @@ fn is_30_internal_errors_say_nothing() {
 fn is_31_without_a_device() {
     let (_bench, identityd) = unconnected();
     let text = "device identity not found";
-    identityd.get("/identities/identity").assert_message(400, text);
-    identityd.post("/identities/device", &json!({ "type": "aziot" })).assert_message(400, text);
-    identityd.get("/identities/modules?type=aziot").assert_message(400, text);
+    identityd
+        .get("/identities/identity")
+        .assert_message(400, text);
+    identityd
+        .post("/identities/device", &json!({ "type": "aziot" }))
+        .assert_message(400, text);
+    identityd
+        .get("/identities/modules?type=aziot")
+        .assert_message(400, text);
     identityd.create("m").assert_message(400, text);
     identityd.update("m").assert_message(400, text);
     identityd.delete("m").assert_message(400, text);

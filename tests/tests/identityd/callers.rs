@@ -45,21 +45,61 @@ fn is_13_the_matrix_holds_over_the_socket() {
         let response = identityd.get_as(uid, "/identities/identity");
         match identity {
             Some(module) => {
-                assert_eq!(ok(&response)["spec"]["moduleId"].as_str(), module, "uid {uid}");
+                assert_eq!(
+                    ok(&response)["spec"]["moduleId"].as_str(),
+                    module,
+                    "uid {uid}"
+                );
             }
             None => response.assert_message(401, "authorization error"),
         }
         let status = |method, path: &str, body: Option<&serde_json::Value>| {
             identityd.call_as(uid, method, path, body).status
         };
-        assert_eq!(status("POST", "/identities/device", Some(&json!({ "type": "" }))), post_device, "uid {uid}");
-        assert_eq!(status("GET", "/identities/modules?type=aziot", None), list, "uid {uid}");
-        assert_eq!(status("GET", &format!("/identities/modules/{own}?type=aziot"), None), own_status, "uid {uid}");
+        assert_eq!(
+            status("POST", "/identities/device", Some(&json!({ "type": "" }))),
+            post_device,
+            "uid {uid}"
+        );
+        assert_eq!(
+            status("GET", "/identities/modules?type=aziot", None),
+            list,
+            "uid {uid}"
+        );
+        assert_eq!(
+            status(
+                "GET",
+                &format!("/identities/modules/{own}?type=aziot"),
+                None
+            ),
+            own_status,
+            "uid {uid}"
+        );
         let others = if own == "all" { "mod" } else { "all" };
-        assert_eq!(status("GET", &format!("/identities/modules/{others}?type=aziot"), None), other, "uid {uid}");
-        assert_eq!(status("POST", "/identities/device/reprovision", None), reprovision, "uid {uid}");
+        assert_eq!(
+            status(
+                "GET",
+                &format!("/identities/modules/{others}?type=aziot"),
+                None
+            ),
+            other,
+            "uid {uid}"
+        );
+        assert_eq!(
+            status("POST", "/identities/device/reprovision", None),
+            reprovision,
+            "uid {uid}"
+        );
         // is_16: open to everybody.
-        assert_eq!(status("GET", "/identities/provisioning?api-version=2022-08-01", None), 404, "the last version counts");
+        assert_eq!(
+            status(
+                "GET",
+                "/identities/provisioning?api-version=2022-08-01",
+                None
+            ),
+            404,
+            "the last version counts"
+        );
         assert_eq!(status("GET", "/trust-bundle", None), 200, "uid {uid}");
     }
     bench.assert_clean();
@@ -69,28 +109,47 @@ fn is_13_the_matrix_holds_over_the_socket() {
 fn is_14_root_can_be_made_a_host_process() {
     let bench = Bench::new();
     let own = users::effective();
-    let identityd = bench.reconciled(Source::Dps, &principal(own, "testmodule", Some(&["module"])));
+    let identityd = bench.reconciled(
+        Source::Dps,
+        &principal(own, "testmodule", Some(&["module"])),
+    );
     let identity = identityd.identity();
     assert_eq!(identity["spec"]["moduleId"], "testmodule");
-    identityd.reprovision().assert_message(401, "authorization error");
+    identityd
+        .reprovision()
+        .assert_message(401, "authorization error");
 }
 
 #[test]
 fn is_15_denial_comes_before_parameters_are_looked_at() {
     let bench = Bench::new();
     let own = users::effective();
-    let identityd = bench.reconciled(Source::Dps, &principal(own, "testmodule", Some(&["module"])));
-    for path in ["/identities/modules", "/identities/modules?type=x", "/identities/modules/other?type="] {
-        identityd.get(path).assert_message(401, "authorization error");
+    let identityd = bench.reconciled(
+        Source::Dps,
+        &principal(own, "testmodule", Some(&["module"])),
+    );
+    for path in [
+        "/identities/modules",
+        "/identities/modules?type=x",
+        "/identities/modules/other?type=",
+    ] {
+        identityd
+            .get(path)
+            .assert_message(401, "authorization error");
     }
     // The body comes first.
     let response = identityd.post("/identities/modules", &json!({ "type": "aziot" }));
     assert_eq!(response.status, 422, "{response}");
-    identityd.create("m").assert_message(401, "authorization error");
+    identityd
+        .create("m")
+        .assert_message(401, "authorization error");
     // A module of the caller's own may be asked for, so here the parameter matters.
     identityd
         .get("/identities/modules/testmodule")
-        .assert_message(400, "parameter \"type\" has an invalid value\ncaused by: missing parameter");
+        .assert_message(
+            400,
+            "parameter \"type\" has an invalid value\ncaused by: missing parameter",
+        );
     identityd
         .get("/identities/modules/testmodule?type=local")
         .assert_message(
@@ -107,13 +166,21 @@ fn is_16_provisioning_and_trust_bundle_answer_anyone() {
     let bench = Bench::new();
     bench.configure(Source::None, "", "");
     let identityd = bench.started();
-    for path in ["/identities/provisioning?api-version=2022-08-01", "/trust-bundle?api-version=2020-09-01"] {
+    for path in [
+        "/identities/provisioning?api-version=2022-08-01",
+        "/trust-bundle?api-version=2020-09-01",
+    ] {
         let stream = users::connect_as(4242, identityd.daemon.socket()).unwrap();
         let request = aziot_tests::client::request("GET", path, None);
-        let response = aziot_tests::client::Client::over(stream).unwrap().exchange(request);
+        let response = aziot_tests::client::Client::over(stream)
+            .unwrap()
+            .exchange(request);
         assert_eq!(response.status, 200, "{response}");
     }
-    assert_eq!(ok(&identityd.get("/trust-bundle")), json!({ "certificate": "" }));
+    assert_eq!(
+        ok(&identityd.get("/trust-bundle")),
+        json!({ "certificate": "" })
+    );
 }
 
 #[test]
@@ -126,7 +193,8 @@ fn is_17_one_connection_too_many_is_closed_and_others_are_unaffected() {
     let identityd = bench.started();
     let mut open: Vec<_> = (0..2).map(|_| identityd.connect()).collect();
     for client in &mut open {
-        let response = client.exchange(b"GET /trust-bundle?api-version=2020-09-01 HTTP/1.1\r\n\r\n");
+        let response =
+            client.exchange(b"GET /trust-bundle?api-version=2020-09-01 HTTP/1.1\r\n\r\n");
         assert_eq!(response.status, 200);
     }
     identityd.connect().assert_closed();

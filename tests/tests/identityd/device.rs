@@ -51,7 +51,9 @@ impl Bench {
         change(&mut config);
         let cloud = Simulator::start(config).expect("a simulator");
         cloud.add_enrolment(DEVICE, Enrolment::new(KEY));
-        let keyd = Launch::service("aziot-keyd", &root).time_scale(SCALE).start();
+        let keyd = Launch::service("aziot-keyd", &root)
+            .time_scale(SCALE)
+            .start();
         Self { cloud, root, keyd }
     }
 
@@ -97,7 +99,9 @@ impl Bench {
 
     /// Starts the Identity Service.
     pub fn start(&self) -> Identityd {
-        Identityd { daemon: self.launch().start() }
+        Identityd {
+            daemon: self.launch().start(),
+        }
     }
 
     /// Starts the Identity Service and waits for the end of its first provisioning attempt.
@@ -111,7 +115,10 @@ impl Bench {
     pub fn reconciled(&self, source: Source, tables: &str) -> Identityd {
         self.configure(source, "", tables);
         let identityd = self.started();
-        identityd.daemon.log().wait_for("Identity reconciliation complete.");
+        identityd
+            .daemon
+            .log()
+            .wait_for("Identity reconciliation complete.");
         identityd
     }
 
@@ -122,13 +129,25 @@ impl Bench {
 
     /// Requests to the cloud after number `since` over this route.
     pub fn requests(&self, since: u64, route: &str) -> Vec<Entry> {
-        self.cloud.log_since(since).into_iter().filter(|entry| entry.route == route).collect()
+        self.cloud
+            .log_since(since)
+            .into_iter()
+            .filter(|entry| entry.route == route)
+            .collect()
     }
 
     /// Everything that was sent to the cloud was as it has to be.
     pub fn assert_clean(&self) {
         let violations = self.cloud.violations();
-        assert!(violations.is_empty(), "{}", violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
+        assert!(
+            violations.is_empty(),
+            "{}",
+            violations
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join("\n")
+        );
     }
 }
 
@@ -144,15 +163,20 @@ impl Identityd {
 
     /// A request as the user the tests run as.
     pub fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Response {
-        let response = self.connect().exchange(request(method, &target(path, VERSION), body));
+        let response = self
+            .connect()
+            .exchange(request(method, &target(path, VERSION), body));
         response.assert_framing();
         response
     }
 
     /// A request as another user.
     pub fn call_as(&self, uid: u32, method: &str, path: &str, body: Option<&Value>) -> Response {
-        let stream = aziot_tests::users::connect_as(uid, self.daemon.socket()).expect("a connection as another user");
-        Client::over(stream).expect("a connection").exchange(request(method, &target(path, VERSION), body))
+        let stream = aziot_tests::users::connect_as(uid, self.daemon.socket())
+            .expect("a connection as another user");
+        Client::over(stream)
+            .expect("a connection")
+            .exchange(request(method, &target(path, VERSION), body))
     }
 
     pub fn get(&self, path: &str) -> Response {
@@ -176,19 +200,33 @@ impl Identityd {
     }
 
     pub fn create(&self, name: &str) -> Response {
-        self.post("/identities/modules", &json!({ "type": "aziot", "moduleId": name }))
+        self.post(
+            "/identities/modules",
+            &json!({ "type": "aziot", "moduleId": name }),
+        )
     }
 
     pub fn update(&self, name: &str) -> Response {
-        self.call("PUT", &format!("/identities/modules/{name}?type=aziot"), Some(&json!({})))
+        self.call(
+            "PUT",
+            &format!("/identities/modules/{name}?type=aziot"),
+            Some(&json!({})),
+        )
     }
 
     pub fn delete(&self, name: &str) -> Response {
-        self.call("DELETE", &format!("/identities/modules/{name}?type=aziot"), None)
+        self.call(
+            "DELETE",
+            &format!("/identities/modules/{name}?type=aziot"),
+            None,
+        )
     }
 
     pub fn reprovision(&self) -> Response {
-        self.post("/identities/device/reprovision", &json!({ "type": "aziot" }))
+        self.post(
+            "/identities/device/reprovision",
+            &json!({ "type": "aziot" }),
+        )
     }
 
     pub fn status(&self) -> Value {
@@ -198,7 +236,9 @@ impl Identityd {
 
     /// Waits until the status has this member.
     pub fn wait_for_status(&self, member: &str, value: &Value) {
-        client::eventually(&format!("{member} {value}"), || self.status()[member] == *value);
+        client::eventually(&format!("{member} {value}"), || {
+            self.status()[member] == *value
+        });
     }
 }
 
@@ -216,7 +256,9 @@ pub fn ok(response: &Response) -> Value {
 
 /// A `[[principal]]`.
 pub fn principal(uid: u32, name: &str, types: Option<&[&str]>) -> String {
-    let types = types.map(|types| format!("idtype = {types:?}\n")).unwrap_or_default();
+    let types = types
+        .map(|types| format!("idtype = {types:?}\n"))
+        .unwrap_or_default();
     format!("[[principal]]\nuid = {uid}\nname = \"{name}\"\n{types}")
 }
 

@@ -2,6 +2,7 @@
 
 mod api;
 mod callers;
+mod crash;
 mod device;
 mod modules;
 mod offline;

@@ -19,9 +19,15 @@ fn is_32_manual_provisioning_needs_nobody() {
     assert!(begin.elapsed() < AT_ONCE * 5, "{:?}", begin.elapsed());
     assert_eq!(identity["spec"]["deviceId"], DEVICE);
     assert_eq!(identity["spec"]["auth"]["type"], "sas");
-    identityd.daemon.log().wait_for("Updated device info for Dev-1.");
+    identityd
+        .daemon
+        .log()
+        .wait_for("Updated device info for Dev-1.");
     // The first attempt ends without the hub, and the service stays.
-    identityd.daemon.log().wait_for("Network not available for Identity reconciliation.");
+    identityd
+        .daemon
+        .log()
+        .wait_for("Network not available for Identity reconciliation.");
     identityd.daemon.log().wait_for("Starting server...");
     identityd.wait_for_status("state", &json!("offline"));
 }
@@ -47,27 +53,55 @@ fn is_33_a_valid_backup_makes_dps_superfluous() {
     let identityd = bench.start();
     assert_eq!(identityd.identity()["spec"]["deviceId"], DEVICE);
     assert!(begin.elapsed() < AT_ONCE, "{:?}", begin.elapsed());
-    identityd.daemon.log().wait_for("Provisioned with backup for Dev-1.");
-    identityd.daemon.log().wait_for("Identity reconciliation complete.");
+    identityd
+        .daemon
+        .log()
+        .wait_for("Provisioned with backup for Dev-1.");
+    identityd
+        .daemon
+        .log()
+        .wait_for("Identity reconciliation complete.");
     assert!(bench.requests(before, "register").is_empty());
     assert_eq!(bench.requests(before, "module-list").len(), 1);
     // `Starting server...` came at once, not after the reconciliation.
     let log = identityd.daemon.log().text();
-    assert!(log.find("Starting server...").unwrap() < log.find("Identity reconciliation complete.").unwrap(), "{log}");
+    assert!(
+        log.find("Starting server...").unwrap()
+            < log.find("Identity reconciliation complete.").unwrap(),
+        "{log}"
+    );
 }
 
 #[test]
 fn is_34_state_files_that_make_no_sense() {
-    for (content, warned) in [("hub_name = 7", true), ("garbage", true), ("unprovisioned", false)] {
+    for (content, warned) in [
+        ("hub_name = 7", true),
+        ("garbage", true),
+        ("unprovisioned", false),
+    ] {
         let bench = Bench::new();
-        let path = bench.root.write("var/lib/aziot/identityd/device_info", content);
+        let path = bench
+            .root
+            .write("var/lib/aziot/identityd/device_info", content);
         bench.configure(Source::Dps, "", "");
         let identityd = bench.start();
-        identityd.daemon.log().wait_for("Successfully provisioned with DPS.");
+        identityd
+            .daemon
+            .log()
+            .wait_for("Successfully provisioned with DPS.");
         let log = identityd.daemon.log();
-        assert_eq!(log.count("Ignoring invalid device info backup: ") > 0, warned, "{}", log.text());
+        assert_eq!(
+            log.count("Ignoring invalid device info backup: ") > 0,
+            warned,
+            "{}",
+            log.text()
+        );
         log.wait_for("Identity reconciliation complete.");
-        assert!(std::fs::read_to_string(path).unwrap().starts_with("hub_name = \"localhost:"));
+        assert!(
+            std::fs::read_to_string(path)
+                .unwrap()
+                .starts_with("hub_name = \"localhost:")
+        );
     }
 }
 
@@ -76,12 +110,19 @@ fn a_backup_for_other_settings_is_not_used() {
     let bench = Bench::new();
     let identityd = bench.reconciled(Source::Dps, "");
     identityd.daemon.stop();
-    bench.cloud.add_enrolment("Other", Enrolment::new(crate::device::KEY));
-    let config = bench.config(Source::Dps, "", "").replace("\"Dev-1\"", "\"Other\"");
+    bench
+        .cloud
+        .add_enrolment("Other", Enrolment::new(crate::device::KEY));
+    let config = bench
+        .config(Source::Dps, "", "")
+        .replace("\"Dev-1\"", "\"Other\"");
     bench.root.write("etc/aziot/identityd/config.toml", config);
     let identityd = bench.started();
     assert_eq!(identityd.identity()["spec"]["deviceId"], "Other");
-    identityd.daemon.log().wait_for("other provisioning settings");
+    identityd
+        .daemon
+        .log()
+        .wait_for("other provisioning settings");
 }
 
 #[test]
@@ -99,7 +140,10 @@ fn a_state_of_release_1_6_0_is_taken_over() {
         }
         let before = bench.cloud.last_request();
         let identityd = bench.started();
-        identityd.daemon.log().wait_for("Identity reconciliation complete.");
+        identityd
+            .daemon
+            .log()
+            .wait_for("Identity reconciliation complete.");
         assert_eq!(bench.requests(before, "register").len(), registrations);
     }
 }
@@ -111,12 +155,21 @@ fn is_35_a_gateway_stands_in_for_the_hub() {
     let gateway = format!("127.0.0.1:{}", bench.cloud.port());
     let config = bench
         .config(Source::Manual, "", &principal(4242, "m", Some(&["module"])))
-        .replace("[provisioning]\n", &format!("[provisioning]\nlocal_gateway_hostname = \"{gateway}\"\n"));
+        .replace(
+            "[provisioning]\n",
+            &format!("[provisioning]\nlocal_gateway_hostname = \"{gateway}\"\n"),
+        );
     bench.root.write("etc/aziot/identityd/config.toml", config);
     let identityd = bench.started();
-    identityd.daemon.log().wait_for("Identity reconciliation complete.");
+    identityd
+        .daemon
+        .log()
+        .wait_for("Identity reconciliation complete.");
     let spec = &identityd.identity()["spec"];
-    assert_eq!((spec["hubName"].as_str(), spec["gatewayHost"].as_str()), (Some(&*bench.cloud.hub()), Some(&*gateway)));
+    assert_eq!(
+        (spec["hubName"].as_str(), spec["gatewayHost"].as_str()),
+        (Some(&*bench.cloud.hub()), Some(&*gateway))
+    );
     for entry in bench.cloud.log_since(0) {
         assert_eq!(entry.request.header("host"), Some(gateway.as_str()));
     }
@@ -126,11 +179,15 @@ fn is_35_a_gateway_stands_in_for_the_hub() {
 #[test]
 fn is_36_dps_behind_a_gateway_is_refused() {
     let bench = Bench::new();
-    let config = bench
-        .config(Source::Dps, "", "")
-        .replace("[provisioning]\n", "[provisioning]\nlocal_gateway_hostname = \"parent\"\n");
+    let config = bench.config(Source::Dps, "", "").replace(
+        "[provisioning]\n",
+        "[provisioning]\nlocal_gateway_hostname = \"parent\"\n",
+    );
     bench.root.write("etc/aziot/identityd/config.toml", config);
-    bench.launch().fails().assert_logged("DPS provisioning is not supported in nested mode");
+    bench
+        .launch()
+        .fails()
+        .assert_logged("DPS provisioning is not supported in nested mode");
 }
 
 #[test]
@@ -141,17 +198,26 @@ fn settings_of_later_issues_are_refused_by_name() {
         "method = \"tpm\"\nregistration_id = \"Dev-1\"",
     );
     bench.root.write("etc/aziot/identityd/config.toml", config);
-    bench.launch().fails().assert_logged("`provisioning.attestation.method = \"tpm\"` is not supported by this build yet");
+    bench.launch().fails().assert_logged(
+        "`provisioning.attestation.method = \"tpm\"` is not supported by this build yet",
+    );
 }
 
 #[test]
 fn requests_are_held_until_the_first_attempt_ends() {
     let bench = Bench::new();
-    bench.cloud.add_fault(Fault::once(Action::Delay { ms: 700 }).on_route("register")).unwrap();
+    bench
+        .cloud
+        .add_fault(Fault::once(Action::Delay { ms: 700 }).on_route("register"))
+        .unwrap();
     bench.configure(Source::Dps, "", &principal(4242, "m", Some(&["module"])));
     let identityd = bench.start();
     let mut waiting = identityd.connect();
-    waiting.send(request("GET", &target("/identities/identity", VERSION), None));
+    waiting.send(request(
+        "GET",
+        &target("/identities/identity", VERSION),
+        None,
+    ));
     // What needs no device is answered meanwhile.
     assert_eq!(identityd.get("/trust-bundle").status, 200);
     assert_eq!(identityd.status()["state"], "provisioning");
@@ -163,36 +229,61 @@ fn requests_are_held_until_the_first_attempt_ends() {
 #[test]
 fn held_requests_are_not_held_for_ever() {
     let bench = Bench::new();
-    bench.cloud.add_fault(Fault::always(Action::HangConnection)).unwrap();
+    bench
+        .cloud
+        .add_fault(Fault::always(Action::HangConnection))
+        .unwrap();
     bench.configure(Source::Dps, "", "");
     let identityd = bench.start();
     let begin = Instant::now();
     // The attempts of the registration take 2 × 70 s of the protocol, requests are held for 120 s.
     let response = identityd.get("/identities/identity");
-    assert!(response.text().contains("device identity not found"), "{response}");
+    assert!(
+        response.text().contains("device identity not found"),
+        "{response}"
+    );
     assert_eq!(response.status, 400);
     let waited = begin.elapsed().div_f64(SCALE);
-    assert!(waited > Duration::from_secs(110) && waited < Duration::from_secs(140), "{waited:?}");
+    assert!(
+        waited > Duration::from_secs(110) && waited < Duration::from_secs(140),
+        "{waited:?}"
+    );
 }
 
 #[test]
 fn is_46_what_dps_says_reaches_the_user() {
-    let failed = Outcome::Failed { error_code: 400_209, error_message: "Custom allocation failed".to_owned() };
+    let failed = Outcome::Failed {
+        error_code: 400_209,
+        error_message: "Custom allocation failed".to_owned(),
+    };
     for (outcome, text) in [
         (failed, "Custom allocation failed"),
         (Outcome::Disabled, "the registration is disabled"),
         (Outcome::Unassigned, "the device is not assigned to a hub"),
     ] {
         let bench = Bench::new();
-        bench.cloud.add_enrolment(DEVICE, Enrolment { outcome, ..Enrolment::new(crate::device::KEY) });
+        bench.cloud.add_enrolment(
+            DEVICE,
+            Enrolment {
+                outcome,
+                ..Enrolment::new(crate::device::KEY)
+            },
+        );
         bench.configure(Source::Dps, "", "");
         let identityd = bench.started();
         let response = identityd.get("/identities/identity");
         assert_eq!(response.status, 400);
         let message = response.member("message");
-        assert!(message.starts_with("device identity not found\ncaused by: DPS client error\ncaused by: "), "{message}");
+        assert!(
+            message
+                .starts_with("device identity not found\ncaused by: DPS client error\ncaused by: "),
+            "{message}"
+        );
         assert!(message.contains(text), "{message}");
-        let log = identityd.daemon.log().wait_for("Failed to provision with IoT Hub, and no valid device backup was found: ");
+        let log = identityd
+            .daemon
+            .log()
+            .wait_for("Failed to provision with IoT Hub, and no valid device backup was found: ");
         assert!(log.contains(text), "{log}");
     }
 }
@@ -200,31 +291,53 @@ fn is_46_what_dps_says_reaches_the_user() {
 #[test]
 fn an_unknown_status_is_an_error_and_no_hang() {
     let bench = Bench::new();
-    let answer = CannedResponse::json(200, json!({ "status": "pondering", "registrationState": {} }));
-    bench.cloud.add_fault(Fault::always(Action::Respond(answer)).on_route("poll")).unwrap();
+    let answer = CannedResponse::json(
+        200,
+        json!({ "status": "pondering", "registrationState": {} }),
+    );
+    bench
+        .cloud
+        .add_fault(Fault::always(Action::Respond(answer)).on_route("poll"))
+        .unwrap();
     bench.configure(Source::Dps, "", "");
     let identityd = bench.started();
-    identityd.daemon.log().wait_for("unknown variant `pondering`");
+    identityd
+        .daemon
+        .log()
+        .wait_for("unknown variant `pondering`");
 }
 
 #[test]
 fn a_wrong_key_is_explained() {
     let bench = Bench::new();
-    bench.cloud.add_enrolment(DEVICE, Enrolment::new(b"another key, as a mistyped one is"));
+    bench
+        .cloud
+        .add_enrolment(DEVICE, Enrolment::new(b"another key, as a mistyped one is"));
     bench.configure(Source::Dps, "", "");
     let identityd = bench.started();
     for text in [
         identityd.get("/identities/identity").member("message"),
         identityd.status()["reason"].as_str().unwrap().to_owned(),
-        identityd.daemon.log().wait_for("Failed to provision with IoT Hub"),
+        identityd
+            .daemon
+            .log()
+            .wait_for("Failed to provision with IoT Hub"),
     ] {
-        for part in ["registration id \"Dev-1\"", "0ne00000001", "symmetric key in config.toml", "derived", "clock"] {
+        for part in [
+            "registration id \"Dev-1\"",
+            "0ne00000001",
+            "symmetric key in config.toml",
+            "derived",
+            "clock",
+        ] {
             assert!(text.contains(part), "{part}: {text}");
         }
     }
     // It is tried again by itself; the right key needs no restart.
     assert_eq!(identityd.status()["state"], "not-provisioned");
-    bench.cloud.add_enrolment(DEVICE, Enrolment::new(crate::device::KEY));
+    bench
+        .cloud
+        .add_enrolment(DEVICE, Enrolment::new(crate::device::KEY));
     identityd.wait_for_status("state", &json!("provisioned"));
 }
 
@@ -235,26 +348,46 @@ fn a_clock_that_is_off_is_named() {
     bench.configure(Source::Dps, "", "");
     let identityd = bench.started();
     let message = identityd.get("/identities/identity").member("message");
-    let off = message.split("the clock of this device is ").nth(1).unwrap_or_else(|| panic!("{message}"));
+    let off = message
+        .split("the clock of this device is ")
+        .nth(1)
+        .unwrap_or_else(|| panic!("{message}"));
     let seconds: u64 = off.split(' ').next().unwrap().parse().unwrap();
-    assert!(seconds.abs_diff(600) <= 3 && off.contains("behind"), "{message}");
+    assert!(
+        seconds.abs_diff(600) <= 3 && off.contains("behind"),
+        "{message}"
+    );
 }
 
 #[test]
 fn nothing_is_signed_while_the_clock_is_not_set() {
     let bench = Bench::new();
     // As if the device had lost its clock since it last talked to the cloud.
-    let future = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() + 100 * 86_400;
-    bench.root.write("var/lib/aziot/identityd/time_seen", format!("{future}\n"));
+    let future = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_secs()
+        + 100 * 86_400;
+    bench
+        .root
+        .write("var/lib/aziot/identityd/time_seen", format!("{future}\n"));
     bench.register_device();
     bench.configure(Source::Manual, "", "");
     let identityd = bench.start();
-    identityd.daemon.log().wait_for("the clock of this device is not set");
+    identityd
+        .daemon
+        .log()
+        .wait_for("the clock of this device is not set");
     let status = identityd.status();
     assert_eq!(status["state"], "waiting-for-time");
     // The identity is known, and the key can be used by whoever knows the time.
     assert_eq!(identityd.identity()["spec"]["deviceId"], DEVICE);
-    identityd.reprovision().status.eq(&404).then_some(()).expect("a reprovision cannot sign either");
+    identityd
+        .reprovision()
+        .status
+        .eq(&404)
+        .then_some(())
+        .expect("a reprovision cannot sign either");
     assert!(bench.cloud.log_since(0).is_empty());
 }
 
@@ -262,9 +395,16 @@ fn nothing_is_signed_while_the_clock_is_not_set() {
 fn enrolment_groups_work_with_the_derived_key() {
     let bench = Bench::new();
     // Vector 18.3: the group key and what it gives for `my-device`.
-    let group = aziot_tests::simulator::Key::from_base64("YXppb3QtaWRlbnRpdHktc2VydmljZXxhemlvdC1pZGU=").unwrap();
-    let derived = aziot_tests::simulator::Key::from_base64("+3z3M+Co8lZQwgG/1/U3Nt2vIm71uiNBCUzALWPnCw0=").unwrap();
-    bench.cloud.add_group("group", Enrolment::new(group.0)).unwrap();
+    let group =
+        aziot_tests::simulator::Key::from_base64("YXppb3QtaWRlbnRpdHktc2VydmljZXxhemlvdC1pZGU=")
+            .unwrap();
+    let derived =
+        aziot_tests::simulator::Key::from_base64("+3z3M+Co8lZQwgG/1/U3Nt2vIm71uiNBCUzALWPnCw0=")
+            .unwrap();
+    bench
+        .cloud
+        .add_group("group", Enrolment::new(group.0))
+        .unwrap();
     aziot_tests::fixture::write_key(&bench.root, "group-device", &derived.0);
     let config = bench
         .config(Source::Dps, "", "")
@@ -272,7 +412,10 @@ fn enrolment_groups_work_with_the_derived_key() {
         .replace("\"device-id\"", "\"group-device\"");
     bench.root.write("etc/aziot/identityd/config.toml", config);
     let identityd = bench.started();
-    identityd.daemon.log().wait_for("Identity reconciliation complete.");
+    identityd
+        .daemon
+        .log()
+        .wait_for("Identity reconciliation complete.");
     assert_eq!(identityd.identity()["spec"]["deviceId"], "my-device");
     bench.assert_clean();
 }
@@ -281,12 +424,23 @@ fn enrolment_groups_work_with_the_derived_key() {
 fn is_40_a_failed_reprovision_changes_nothing() {
     let bench = Bench::new();
     let identityd = bench.reconciled(Source::Dps, &principal(4242, "m", Some(&["module"])));
-    let (info, generation) = (bench.state("device_info"), bench.cloud.module(DEVICE, "m").unwrap().generation_id);
+    let (info, generation) = (
+        bench.state("device_info"),
+        bench.cloud.module(DEVICE, "m").unwrap().generation_id,
+    );
     let refused = CannedResponse::json(400, json!({ "errorCode": 400_000, "message": "no" }));
-    bench.cloud.add_fault(Fault::always(Action::Respond(refused)).on_route("register")).unwrap();
+    bench
+        .cloud
+        .add_fault(Fault::always(Action::Respond(refused)).on_route("register"))
+        .unwrap();
     let response = identityd.reprovision();
     assert_eq!(response.status, 404);
-    assert!(response.member("message").starts_with("DPS client error\ncaused by: no"), "{response}");
+    assert!(
+        response
+            .member("message")
+            .starts_with("DPS client error\ncaused by: no"),
+        "{response}"
+    );
     assert_eq!(identityd.identity()["spec"]["deviceId"], DEVICE);
     assert_eq!(bench.state("device_info"), info);
     assert_eq!(ok(&identityd.module("m"))["spec"]["genId"], generation);
@@ -304,12 +458,21 @@ fn is_41_a_hub_that_rejects_the_device_leads_to_one_registration() {
     bench.cloud.remove_device(DEVICE);
     bench.cloud.add_enrolment(
         DEVICE,
-        Enrolment { device_id: Some("moved".to_owned()), ..Enrolment::new(crate::device::KEY) },
+        Enrolment {
+            device_id: Some("moved".to_owned()),
+            ..Enrolment::new(crate::device::KEY)
+        },
     );
     let before = bench.cloud.last_request();
     let identityd = bench.start();
-    identityd.daemon.log().wait_for("Could not reconcile Identities with current device data. Reprovisioning.");
-    identityd.daemon.log().wait_for("Identity reconciliation complete.");
+    identityd
+        .daemon
+        .log()
+        .wait_for("Could not reconcile Identities with current device data. Reprovisioning.");
+    identityd
+        .daemon
+        .log()
+        .wait_for("Identity reconciliation complete.");
     assert_eq!(bench.requests(before, "register").len(), 1);
     assert_eq!(bench.requests(before, "module-list").len(), 2);
     assert_eq!(identityd.identity()["spec"]["deviceId"], "moved");
@@ -324,7 +487,10 @@ fn is_61_an_unchanged_assignment_keeps_the_modules() {
     assert_eq!(identityd.reprovision().status, 204);
     let after = bench.cloud.module(DEVICE, "m").unwrap();
     assert_eq!(after.generation_id, before.generation_id);
-    assert!(after.key_updates > before.key_updates, "the keys were set again");
+    assert!(
+        after.key_updates > before.key_updates,
+        "the keys were set again"
+    );
     bench.assert_clean();
 }
 
@@ -334,13 +500,18 @@ fn a_reprovision_takes_up_another_assignment() {
     let identityd = bench.reconciled(Source::Dps, &principal(4242, "m", Some(&["module"])));
     bench.cloud.add_enrolment(
         DEVICE,
-        Enrolment { device_id: Some("moved".to_owned()), ..Enrolment::new(crate::device::KEY) },
+        Enrolment {
+            device_id: Some("moved".to_owned()),
+            ..Enrolment::new(crate::device::KEY)
+        },
     );
     assert_eq!(identityd.reprovision().status, 204);
     assert_eq!(identityd.identity()["spec"]["deviceId"], "moved");
     assert!(bench.cloud.module("moved", "m").is_some());
     // is_56: backups of the device that was are gone.
-    let stores = std::fs::read_dir(bench.root.join("var/lib/aziot/identityd/modules")).unwrap().count();
+    let stores = std::fs::read_dir(bench.root.join("var/lib/aziot/identityd/modules"))
+        .unwrap()
+        .count();
     assert_eq!(stores, 1);
     bench.assert_clean();
 }
@@ -349,16 +520,30 @@ fn a_reprovision_takes_up_another_assignment() {
 fn only_the_one_who_reprovisions_waits() {
     let bench = Bench::new();
     let identityd = bench.reconciled(Source::Dps, "");
-    bench.cloud.add_fault(Fault::once(Action::Delay { ms: 1500 }).on_route("register")).unwrap();
+    bench
+        .cloud
+        .add_fault(Fault::once(Action::Delay { ms: 1500 }).on_route("register"))
+        .unwrap();
     let mut slow = identityd.connect();
-    slow.send(request("POST", &target("/identities/device/reprovision", VERSION), None));
+    slow.send(request(
+        "POST",
+        &target("/identities/device/reprovision", VERSION),
+        None,
+    ));
     let mut joined = identityd.connect();
-    joined.send(request("POST", &target("/identities/device/reprovision", VERSION), None));
+    joined.send(request(
+        "POST",
+        &target("/identities/device/reprovision", VERSION),
+        None,
+    ));
     let begin = Instant::now();
     assert_eq!(identityd.identity()["spec"]["deviceId"], DEVICE);
     ok(&identityd.create("m"));
     assert!(begin.elapsed() < AT_ONCE, "{:?}", begin.elapsed());
-    assert_eq!((slow.response().status, joined.response().status), (204, 204));
+    assert_eq!(
+        (slow.response().status, joined.response().status),
+        (204, 204)
+    );
 }
 
 #[test]
@@ -366,25 +551,47 @@ fn is_10_principals_change_without_restart_and_broken_files_change_nothing() {
     let bench = Bench::new();
     let identityd = bench.reconciled(Source::Dps, &principal(4242, "first", Some(&["module"])));
     let more = principal(4243, "second", Some(&["module"]));
-    bench.root.replace("etc/aziot/identityd/config.d/50-more.toml", &more);
-    client::eventually("the second module", || bench.cloud.module(DEVICE, "second").is_some());
-    identityd.daemon.log().wait_for("Reason: ConfigurationFileUpdate");
+    bench
+        .root
+        .replace("etc/aziot/identityd/config.d/50-more.toml", &more);
+    client::eventually("the second module", || {
+        bench.cloud.module(DEVICE, "second").is_some()
+    });
+    identityd
+        .daemon
+        .log()
+        .wait_for("Reason: ConfigurationFileUpdate");
 
-    bench.root.replace("etc/aziot/identityd/config.d/50-more.toml", "nonsense");
-    identityd.daemon.log().wait_for("Detected config file update, but new config failed to parse. Error: ");
+    bench
+        .root
+        .replace("etc/aziot/identityd/config.d/50-more.toml", "nonsense");
+    identityd
+        .daemon
+        .log()
+        .wait_for("Detected config file update, but new config failed to parse. Error: ");
     assert_eq!(identityd.identity()["spec"]["deviceId"], DEVICE);
     assert!(bench.cloud.module(DEVICE, "second").is_some());
 
     // IS-11: a second replacement by rename is seen too.
-    bench.root.replace("etc/aziot/identityd/config.d/50-more.toml", "");
-    client::eventually("the second module's end", || bench.cloud.module(DEVICE, "second").is_none());
+    bench
+        .root
+        .replace("etc/aziot/identityd/config.d/50-more.toml", "");
+    client::eventually("the second module's end", || {
+        bench.cloud.module(DEVICE, "second").is_none()
+    });
     assert!(bench.cloud.module(DEVICE, "first").is_some());
 
     // A changed source is told of, and takes effect on request.
-    bench.cloud.add_enrolment("Other", Enrolment::new(crate::device::KEY));
+    bench
+        .cloud
+        .add_enrolment("Other", Enrolment::new(crate::device::KEY));
     let tables = principal(4242, "first", Some(&["module"]));
-    let config = bench.config(Source::Dps, "", &tables).replace("\"Dev-1\"", "\"Other\"");
-    bench.root.replace("etc/aziot/identityd/config.toml", config);
+    let config = bench
+        .config(Source::Dps, "", &tables)
+        .replace("\"Dev-1\"", "\"Other\"");
+    bench
+        .root
+        .replace("etc/aziot/identityd/config.toml", config);
     identityd.daemon.log().wait_for("provisioning has changed");
     assert_eq!(identityd.identity()["spec"]["deviceId"], DEVICE);
     assert_eq!(identityd.reprovision().status, 204);

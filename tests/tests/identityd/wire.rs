@@ -23,20 +23,55 @@ fn is_43_is_44_is_47_dm_10_a_whole_life_without_a_violation() {
     for entry in &entries {
         let has = |name: &str| entry.request.header(name).is_some();
         assert!(has("authorization") && has("host"), "{entry:?}");
-        for absent in ["user-agent", "accept", "cookie", "connection", "transfer-encoding"] {
+        for absent in [
+            "user-agent",
+            "accept",
+            "cookie",
+            "connection",
+            "transfer-encoding",
+        ] {
             assert!(!has(absent), "{absent} in {entry:?}");
         }
         let changes = matches!(entry.route, "module-keys" | "module-delete");
-        assert_eq!(entry.request.header("if-match"), changes.then_some("*"), "{entry:?}");
-        let version = if matches!(entry.route, "register" | "poll") { "2021-06-01" } else { "2017-11-08-preview" };
-        assert!(entry.request.target.ends_with(&format!("?api-version={version}")), "{entry:?}");
+        assert_eq!(
+            entry.request.header("if-match"),
+            changes.then_some("*"),
+            "{entry:?}"
+        );
+        let version = if matches!(entry.route, "register" | "poll") {
+            "2021-06-01"
+        } else {
+            "2017-11-08-preview"
+        };
+        assert!(
+            entry
+                .request
+                .target
+                .ends_with(&format!("?api-version={version}")),
+            "{entry:?}"
+        );
     }
     let scope = bench.cloud.scope_id();
-    let register = entries.iter().find(|entry| entry.route == "register").unwrap();
-    assert_eq!(register.request.target, format!("/{scope}/registrations/{DEVICE}/register?api-version=2021-06-01"));
-    assert_eq!(register.request.body, format!(r#"{{"registrationId":"{DEVICE}"}}"#).as_bytes());
-    let create = entries.iter().find(|entry| entry.route == "module-create").unwrap();
-    assert_eq!(create.request.body, format!(r#"{{"moduleId":"m","deviceId":"{DEVICE}"}}"#).as_bytes());
+    let register = entries
+        .iter()
+        .find(|entry| entry.route == "register")
+        .unwrap();
+    assert_eq!(
+        register.request.target,
+        format!("/{scope}/registrations/{DEVICE}/register?api-version=2021-06-01")
+    );
+    assert_eq!(
+        register.request.body,
+        format!(r#"{{"registrationId":"{DEVICE}"}}"#).as_bytes()
+    );
+    let create = entries
+        .iter()
+        .find(|entry| entry.route == "module-create")
+        .unwrap();
+    assert_eq!(
+        create.request.body,
+        format!(r#"{{"moduleId":"m","deviceId":"{DEVICE}"}}"#).as_bytes()
+    );
 }
 
 #[test]
@@ -44,9 +79,18 @@ fn the_payload_is_sent_as_it_is_written() {
     let bench = Bench::new();
     let text = r#"{"big": 123456789012345678901234567890, "b":1, "a": 1.0}"#;
     let path = bench.root.write("payload.json", format!("{text}\n"));
-    let identityd = bench.reconciled(Source::Dps, &format!("[provisioning.payload]\nuri = \"file://{}\"\n", path.display()));
+    let identityd = bench.reconciled(
+        Source::Dps,
+        &format!(
+            "[provisioning.payload]\nuri = \"file://{}\"\n",
+            path.display()
+        ),
+    );
     let register = bench.requests(0, "register").remove(0);
-    assert_eq!(register.request.body, format!(r#"{{"registrationId":"{DEVICE}","payload":{text}}}"#).as_bytes());
+    assert_eq!(
+        register.request.body,
+        format!(r#"{{"registrationId":"{DEVICE}","payload":{text}}}"#).as_bytes()
+    );
     identityd.daemon.stop();
     bench.assert_clean();
 }
@@ -62,12 +106,25 @@ fn is_44_polls_wait_as_long_as_they_are_told() {
         let begin = Instant::now();
         bench.configure(Source::Dps, "", "");
         let identityd = bench.start();
-        identityd.daemon.log().wait_for("DPS registration complete.");
+        identityd
+            .daemon
+            .log()
+            .wait_for("DPS registration complete.");
         let polls = u32::try_from(bench.requests(0, "poll").len()).unwrap();
         assert_eq!(polls, 4);
         let least = f64::from(polls * retry_after.unwrap_or(5)) * SCALE;
-        assert!(begin.elapsed().as_secs_f64() >= least, "{:?}", begin.elapsed());
-        assert_eq!(identityd.daemon.log().count("DPS registration is still in progress."), 3);
+        assert!(
+            begin.elapsed().as_secs_f64() >= least,
+            "{:?}",
+            begin.elapsed()
+        );
+        assert_eq!(
+            identityd
+                .daemon
+                .log()
+                .count("DPS registration is still in progress."),
+            3
+        );
         bench.assert_clean();
     }
 }
@@ -78,27 +135,52 @@ fn is_48_hc_02_hc_03_is_49_throttling_and_failures_have_their_pauses() {
     let identityd = bench.reconciled(Source::Dps, "");
     let begin = Instant::now();
     let before = bench.cloud.last_request();
-    bench.cloud.add_fault(Fault::always(Action::Throttle { retry_after: None }).times(2).on_route("module-create")).unwrap();
+    bench
+        .cloud
+        .add_fault(
+            Fault::always(Action::Throttle { retry_after: None })
+                .times(2)
+                .on_route("module-create"),
+        )
+        .unwrap();
     ok(&identityd.create("m"));
     // 60 + U(0, 10) and 120 + U(0, 20) seconds of the protocol.
     let waited = begin.elapsed().as_secs_f64() / SCALE;
     assert!((180.0..235.0).contains(&waited), "{waited}");
-    identityd.daemon.log().wait_for("HTTP request throttled (attempt 1 of 5). Sleeping for 6");
-    identityd.daemon.log().wait_for("HTTP request throttled (attempt 2 of 5). Sleeping for 1");
+    identityd
+        .daemon
+        .log()
+        .wait_for("HTTP request throttled (attempt 1 of 5). Sleeping for 6");
+    identityd
+        .daemon
+        .log()
+        .wait_for("HTTP request throttled (attempt 2 of 5). Sleeping for 1");
     let creates = bench.requests(before, "module-create");
     assert_eq!(creates.len(), 3);
     // Every attempt has a token of its own.
-    let tokens: Vec<_> = creates.iter().map(|entry| entry.request.header("authorization").map(str::to_owned)).collect();
-    assert!(tokens[0] != tokens[1] && tokens[1] != tokens[2], "{tokens:?}");
+    let tokens: Vec<_> = creates
+        .iter()
+        .map(|entry| entry.request.header("authorization").map(str::to_owned))
+        .collect();
+    assert!(
+        tokens[0] != tokens[1] && tokens[1] != tokens[2],
+        "{tokens:?}"
+    );
 
     // One attempt more after a connection that breaks, 3 s later; other answers stand.
     let before = bench.cloud.last_request();
-    bench.cloud.add_fault(Fault::once(Action::Reset).on_route("module-keys")).unwrap();
+    bench
+        .cloud
+        .add_fault(Fault::once(Action::Reset).on_route("module-keys"))
+        .unwrap();
     let begin = Instant::now();
     ok(&identityd.update("m"));
     assert!(begin.elapsed().as_secs_f64() >= 3.0 * SCALE);
     assert_eq!(bench.requests(before, "module-keys").len(), 2);
-    identityd.daemon.log().wait_for("Failed to send HTTP request (attempt 1 of 2)");
+    identityd
+        .daemon
+        .log()
+        .wait_for("Failed to send HTTP request (attempt 1 of 2)");
     bench.assert_clean();
 }
 
@@ -106,12 +188,21 @@ fn is_48_hc_02_hc_03_is_49_throttling_and_failures_have_their_pauses() {
 fn hc_05_answers_that_are_not_json() {
     let bench = Bench::new();
     let identityd = bench.reconciled(Source::Dps, "");
-    bench.cloud.add_fault(Fault::once(Action::ContentType("text/html".to_owned())).on_route("module-create")).unwrap();
-    identityd
-        .create("m")
-        .assert_message(404, "Hub client error\ncaused by: invalid Content-Type; expected JSON");
+    bench
+        .cloud
+        .add_fault(
+            Fault::once(Action::ContentType("text/html".to_owned())).on_route("module-create"),
+        )
+        .unwrap();
+    identityd.create("m").assert_message(
+        404,
+        "Hub client error\ncaused by: invalid Content-Type; expected JSON",
+    );
     let json = "application/json; charset=utf-8".to_owned();
-    bench.cloud.add_fault(Fault::once(Action::ContentType(json)).on_route("module-create")).unwrap();
+    bench
+        .cloud
+        .add_fault(Fault::once(Action::ContentType(json)).on_route("module-create"))
+        .unwrap();
     ok(&identityd.create("n"));
 }
 
@@ -121,10 +212,18 @@ fn half_an_answer_is_none() {
     let identityd = bench.reconciled(Source::Dps, "");
     ok(&identityd.create("m"));
     // Both attempts are cut short; a broken exchange is no network error, so there is no falling back.
-    bench.cloud.add_fault(Fault::always(Action::Truncate { bytes: 150 }).on_route("module-keys")).unwrap();
+    bench
+        .cloud
+        .add_fault(Fault::always(Action::Truncate { bytes: 150 }).on_route("module-keys"))
+        .unwrap();
     let response = identityd.update("m");
     assert_eq!(response.status, 404);
-    assert!(response.member("message").contains("end of file before message length reached"), "{response}");
+    assert!(
+        response
+            .member("message")
+            .contains("end of file before message length reached"),
+        "{response}"
+    );
     assert_eq!(bench.requests(0, "module-keys").len(), 3);
     bench.cloud.clear_faults();
     ok(&identityd.update("m"));
