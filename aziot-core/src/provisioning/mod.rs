@@ -2,7 +2,7 @@
 //!
 //! - [`startup`] and [`after_reconciliation`]: when to serve a backup, when to register (identity-service 6, DESIGN 9.4);
 //! - [`backup`]: the sidecar that tells for which provisioning a backup was made;
-//! - [`reconcile`]: what happens to each module (identity-service 13);
+//! - [`reconcile()`]: what happens to each module (identity-service 13);
 //! - [`HubReachability`]: when to ask the hub and when to answer from the backup;
 //! - [`DeviceInfo`], module backups and derivation data: texts.
 

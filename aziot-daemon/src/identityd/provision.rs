@@ -457,7 +457,7 @@ fn register(
                         registration.id.as_str(),
                         scope,
                         key,
-                        &authority,
+                        authority,
                     ));
                     if let Some(hint) = clock::skew_hint(clock::now(), date) {
                         told = told.caused_by(hint);
