@@ -40,7 +40,7 @@ fn change(keyd: &Keyd, what: impl FnOnce()) {
 }
 
 #[test]
-fn ks_31_principals_change_while_it_runs() {
+fn ks_31_cl_06_cl_07_principals_change_while_it_runs() {
     if !users::can_change("principals") {
         return;
     }
@@ -86,7 +86,7 @@ fn ks_31_principals_change_while_it_runs() {
 }
 
 #[test]
-fn ks_31_other_settings_wait_for_a_restart() {
+fn ks_31_cl_08_other_settings_wait_for_a_restart() {
     let keyd = Keyd::empty("max_requests = 2\n");
     let secret = keyd.root.write("secret", "bytes");
     let seen = keyd.daemon.log().count(FINISHED);

@@ -547,7 +547,7 @@ fn only_the_one_who_reprovisions_waits() {
 }
 
 #[test]
-fn is_10_principals_change_without_restart_and_broken_files_change_nothing() {
+fn is_10_cl_06_cl_07_principals_change_without_restart_and_broken_files_change_nothing() {
     let bench = Bench::new();
     let identityd = bench.reconciled(Source::Dps, &principal(4242, "first", Some(&["module"])));
     let more = principal(4243, "second", Some(&["module"]));
@@ -571,6 +571,33 @@ fn is_10_principals_change_without_restart_and_broken_files_change_nothing() {
         .wait_for("Detected config file update, but new config failed to parse. Error: ");
     assert_eq!(identityd.identity()["spec"]["deviceId"], DEVICE);
     assert!(bench.cloud.module(DEVICE, "second").is_some());
+
+    // CL-11: settings that can be read and make no sense change nothing either: two modules of one name.
+    let twice = [&more, &principal(4244, "second", Some(&["module"]))]
+        .map(String::as_str)
+        .concat();
+    bench
+        .root
+        .replace("etc/aziot/identityd/config.d/50-more.toml", twice);
+    identityd
+        .daemon
+        .log()
+        .wait_for("duplicate module name: second");
+    assert!(bench.cloud.module(DEVICE, "second").is_some());
+    let status = |uid| {
+        let stream = aziot_tests::users::connect_as(uid, identityd.daemon.socket()).unwrap();
+        let mut client = client::Client::over(stream).unwrap();
+        client
+            .exchange(request(
+                "GET",
+                &target("/identities/identity", VERSION),
+                None,
+            ))
+            .status
+    };
+    if aziot_tests::users::can_change("principals") {
+        assert_eq!((status(4243), status(4244)), (200, 401));
+    }
 
     // IS-11: a second replacement by rename is seen too.
     bench
@@ -597,4 +624,31 @@ fn is_10_principals_change_without_restart_and_broken_files_change_nothing() {
     assert_eq!(identityd.reprovision().status, 204);
     assert_eq!(identityd.identity()["spec"]["deviceId"], "Other");
     bench.assert_clean();
+}
+
+#[test]
+fn is_12_an_activated_socket_is_served_and_an_own_one_is_private() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let bench = Bench::new();
+    bench.register_device();
+    bench.configure(Source::Manual, "", "");
+    let passed = bench.root.join("passed.sock");
+    let listener = aziot_tests::daemon::listening(&passed);
+    let daemon = bench
+        .launch()
+        .activated(vec![listener])
+        .socket(&passed)
+        .start();
+    let answer = client::get(&passed, &target("/identities/identity", VERSION));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert!(!bench.root.socket("identityd").exists());
+    let _ = daemon.stop();
+
+    let identityd = bench.started();
+    let mode = std::fs::metadata(identityd.daemon.socket())
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o7777, 0o660);
 }
