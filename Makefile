@@ -26,8 +26,8 @@ release: deps ## Build the programs and the library to ship
 
 .PHONY: demo
 demo: release ## Show the main job, step by step, in a throw-away root
-	cargo build --release --package aziot-tests
-	scripts/demo
+	cargo build --package aziot-tests --bin demo $(TEST_FEATURES)
+	$(TARGET)/debug/demo $(TARGET)/release
 
 .PHONY: test
 test: deps ## Run all tests that need no emulated machine

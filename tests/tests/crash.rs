@@ -1,6 +1,8 @@
 //! The daemons die at every single step of their work on files; whatever is there afterwards is the old content or the
 //! new one, and the next start goes on from it.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic")]
+
 #[path = "identityd/device.rs"]
 #[allow(dead_code, reason = "shared with the tests of the Identity Service")]
 mod device;

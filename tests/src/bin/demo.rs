@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     match demo() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("\n  FAILED: {error}");
+            println!("\n  FAILED: {error}");
             ExitCode::FAILURE
         }
     }
@@ -204,7 +204,7 @@ fn demo() -> Outcome<()> {
     Ok(())
 }
 
-/// A device in a root of its own.
+/// A device in a root of its own. The programs are those in the directory that the first argument names, or beside this one.
 struct Device {
     root: PathBuf,
     binaries: PathBuf,

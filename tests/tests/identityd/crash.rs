@@ -97,8 +97,8 @@ fn is_dead(daemon: &Daemon) -> bool {
 
 fn files(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
+    for entry in std::fs::read_dir(directory).expect("a directory") {
+        let path = entry.expect("an entry of the directory").path();
         if path.is_dir() {
             found.extend(files(&path));
         } else {
