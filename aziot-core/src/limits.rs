@@ -64,15 +64,3 @@ pub const RESPONSE_BODY: usize = 4 * 1024 * 1024;
 /// The number is the one of the decoder that existing clients were tested with. The reader keeps
 /// one bit per level, so a deep document costs no stack.
 pub const JSON_DEPTH: u8 = 128;
-
-/// Longest key id that a key handle can be made for.
-///
-/// The default key library stores a key in a file whose name is derived from the id, and file
-/// names end at 255 bytes; four times that leaves room for other libraries.
-pub const KEY_ID: usize = 1024;
-
-/// Longest key handle.
-///
-/// A derived handle wraps its base handle and spells its derivation data as decimal numbers, up to
-/// 5.3 characters a byte; third-party agents refuse answers above 4096 bytes.
-pub const HANDLE: usize = 4096;

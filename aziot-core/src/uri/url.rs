@@ -177,22 +177,21 @@ enum Kind {
 
 impl Kind {
     fn of(scheme: &str) -> Self {
-        [
+        let is = |name: &str| scheme.eq_ignore_ascii_case(name);
+        if is("file") {
+            return Self::File;
+        }
+        let ports = [
             ("http", 80),
             ("https", 443),
             ("ws", 80),
             ("wss", 443),
             ("ftp", 21),
-        ]
-        .iter()
-        .find(|(name, _)| scheme.eq_ignore_ascii_case(name))
-        .map_or_else(
-            || match scheme.eq_ignore_ascii_case("file") {
-                true => Self::File,
-                false => Self::Other,
-            },
-            |&(_, port)| Self::Network { port },
-        )
+        ];
+        match ports.iter().find(|(name, _)| is(name)) {
+            Some(&(_, port)) => Self::Network { port },
+            None => Self::Other,
+        }
     }
 }
 
