@@ -48,6 +48,59 @@ pub fn decode_in_place(text: &mut [u8], padding: Padding) -> Result<usize, Error
     Ok(append(text, written, &block, length).unwrap_or(written))
 }
 
+/// As [`decode`] with mandatory padding, some five times as fast, because it looks symbols up in a table: the time it
+/// takes can tell something of the content. For text that whoever could measure it has sent itself, such as a handle.
+///
+/// `None` for any text that [`decode`] refuses. The content of `text` is unspecified then.
+pub fn decode_public(text: &mut [u8]) -> Option<&mut [u8]> {
+    let mut written = 0_usize;
+    let mut read = 0_usize;
+    while let Some(&[a, b, c, d]) = text.get(read..).and_then(<[u8]>::first_chunk::<4>) {
+        read = read.saturating_add(4);
+        let is_last = read == text.len();
+        let (length, c, d) = match (c, d) {
+            (b'=', b'=') if is_last => (1, b'A', b'A'),
+            (c, b'=') if is_last => (2, c, b'A'),
+            (c, d) => (3, c, d),
+        };
+        let [a, b, c, d] = [a, b, c, d].map(value);
+        if (a | b | c | d) & 0xc0 != 0 {
+            return None;
+        }
+        let bits = u32::from(a) << 18 | u32::from(b) << 12 | u32::from(c) << 6 | u32::from(d);
+        let [_, bytes @ ..] = bits.to_be_bytes();
+        // Bits that belong to no byte must be zero.
+        if bytes.iter().skip(length).any(|byte| *byte != 0) {
+            return None;
+        }
+        let end = written.saturating_add(length);
+        text.get_mut(written..end)?
+            .copy_from_slice(bytes.get(..length)?);
+        written = end;
+    }
+    if read == text.len() {
+        text.get_mut(..written)
+    } else {
+        None
+    }
+}
+
+/// The six bits of a symbol; anything above 63 is none.
+fn value(symbol: u8) -> u8 {
+    #[allow(clippy::indexing_slicing, reason = "computed when compiling, where it cannot panic later")]
+    const VALUES: [u8; 256] = {
+        let mut values = [0xff; 256];
+        let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+        let mut at = 0;
+        while at < alphabet.len() {
+            values[alphabet[at] as usize] = at as u8;
+            at += 1;
+        }
+        values
+    };
+    VALUES.get(usize::from(symbol)).copied().unwrap_or(0xff)
+}
+
 /// Decodes `text` into `out`, and answers the bytes.
 ///
 /// # Errors
@@ -319,6 +372,31 @@ mod tests {
             .map_err(|error| error.to_string());
         assert_eq!(in_place, copied);
         in_place
+    }
+
+    #[test]
+    fn the_fast_decoder_agrees_with_the_strict_one() {
+        proptest!(|(bytes: Vec<u8>, change: Option<(u8, proptest::sample::Index)>)| {
+            let mut text = format!("{}", Encoded(&bytes)).into_bytes();
+            if let Some((byte, at)) = change && !text.is_empty() {
+                let at = at.index(text.len());
+                text[at] = byte;
+            }
+            let (mut one, mut other) = (text.clone(), text);
+            let strict = decode(&mut one, Padding::Required).ok();
+            prop_assert_eq!(strict, decode_public(&mut other));
+        });
+        for text in [
+            "", "QQ==", "QUI=", "QUJD", "QQ", "QQ=", "QR==", "QUJ=", "Q Q=", "====", "=QQQ",
+            "QQ==QUJD", "-_-_",
+        ] {
+            let (mut one, mut other) = (text.as_bytes().to_vec(), text.as_bytes().to_vec());
+            assert_eq!(
+                decode(&mut one, Padding::Required).ok(),
+                decode_public(&mut other),
+                "{text}"
+            );
+        }
     }
 
     #[test]

@@ -15,3 +15,4 @@ pub mod server;
 pub mod service;
 pub mod sys;
 pub mod timing;
+pub mod wipe;

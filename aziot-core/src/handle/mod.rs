@@ -209,14 +209,12 @@ fn open<'a, M: Mac>(
             .unwrap_or(rest.len());
         let piece = rest.get_mut(..length).unwrap_or_default();
         if let Some(encoded) = strip_prefix(piece, b"sr=") {
-            let decoded = base64::decode(encoded, base64::Padding::Required)
-                .map_err(|_| CheckError::Invalid)?;
+            let decoded = base64::decode_public(encoded).ok_or(CheckError::Invalid)?;
             core::str::from_utf8(decoded).map_err(|_| CheckError::Invalid)?;
             let from = start.saturating_add(3);
             signed = Some(from..from.saturating_add(decoded.len()));
         } else if let Some(encoded) = strip_prefix(piece, b"sig=") {
-            let decoded = base64::decode(encoded, base64::Padding::Required)
-                .map_err(|_| CheckError::Invalid)?;
+            let decoded = base64::decode_public(encoded).ok_or(CheckError::Invalid)?;
             signature = Some(<[u8; MAC_SIZE]>::try_from(&*decoded).ok());
         }
         start = start.saturating_add(length).saturating_add(1);

@@ -13,7 +13,7 @@ use aziot_core::access::{self, Principals};
 use aziot_core::api::{Api, keys};
 use aziot_core::config::keyd::Settings;
 use aziot_core::{json, limits};
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
 
 use self::library::{Library, Mode};
 use self::operation::{Answer, Call, Failure, Work};
@@ -24,6 +24,7 @@ use crate::process::Fatal;
 use crate::server::{self, Setup};
 use crate::service::{Context, Handled, Reply, Request, RequestId, Service};
 use crate::timing::Timing;
+use crate::wipe::wipe;
 
 /// Bodies up to this size are worth an attempt in the loop; larger ones go to a worker at once.
 const SMALL_BODY: usize = 16 * 1024;
@@ -124,7 +125,7 @@ fn copied<'c>(
     request: &'c Request<'_, keys::Op>,
     body: Option<&[u8]>,
 ) -> Call<'c> {
-    copy.as_mut_slice().zeroize();
+    wipe(copy);
     copy.clear();
     let body = body.map(|body| {
         copy.extend_from_slice(body);
@@ -169,7 +170,7 @@ impl Service for Keyd {
         cx: &mut Context<'_, Self>,
     ) -> Handled {
         let attempt = self.attempt(&request);
-        self.copy.as_mut_slice().zeroize();
+        wipe(&mut self.copy);
         self.copy.clear();
         match attempt {
             Ok(Some(answer)) => {

@@ -14,7 +14,9 @@ use aziot_core::id::KeyId;
 use aziot_core::{api, json};
 use aziot_crypto::keys_abi as abi;
 use aziot_crypto::keys_abi::Rc;
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
+
+use crate::wipe::wipe;
 
 use super::library::{CallError, Cipher, Library, Mode};
 
@@ -39,7 +41,7 @@ impl Work {
     /// Wipes what the operation left.
     pub fn wipe(&mut self) {
         for buffer in [&mut self.handle, &mut self.new_handle, &mut self.bytes] {
-            buffer.as_mut_slice().zeroize();
+            wipe(buffer);
             buffer.clear();
         }
     }

@@ -1,7 +1,8 @@
 //! Memory for bytes under way: small buffers that connections borrow from a pool, large ones within a bound for the process.
 
 use aziot_core::limits;
-use zeroize::Zeroize as _;
+
+use crate::wipe::wipe;
 
 /// Size of a pooled buffer: one page, enough for all but a few requests.
 pub const SMALL: usize = 4096;
@@ -153,7 +154,7 @@ impl Buffers {
 
     fn keep(&mut self, mut buffer: Buffer) {
         if let Some(touched) = buffer.bytes.get_mut(..buffer.touched) {
-            touched.zeroize();
+            wipe(touched);
         }
         if buffer.bytes.len() == SMALL && self.inputs.len() < KEPT {
             self.inputs.push(buffer.bytes);
@@ -162,7 +163,7 @@ impl Buffers {
 
     /// Takes a write buffer back. What it held may have been a key: it is wiped.
     pub fn give_back_output(&mut self, mut bytes: Vec<u8>) {
-        bytes.as_mut_slice().zeroize();
+        wipe(&mut bytes);
         bytes.clear();
         if bytes.capacity() <= SMALL && bytes.capacity() > 0 && self.outputs.len() < KEPT {
             self.outputs.push(bytes);
