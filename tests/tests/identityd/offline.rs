@@ -254,14 +254,14 @@ fn a_hub_that_throttles_is_asked_no_more_than_it_wants() {
     std::thread::sleep(Duration::from_secs(40).mul_f64(SCALE));
     assert_eq!(bench.requests(before, "module-get").len(), 1);
     assert_eq!(bench.requests(before, "module-list").len(), 0);
+    // The second attempt of that request finds the hub willing again, and others ask it as before.
     bench.cloud.clear_faults();
-    client::eventually("a probe", || {
-        !bench.requests(before, "module-list").is_empty()
+    client::eventually("the second attempt", || {
+        bench.requests(before, "module-get").len() == 2
     });
-    let before = bench.cloud.last_request();
-    client::eventually("an answer of the hub", || {
+    client::eventually("requests to the hub", || {
         ok(&identityd.module("m"));
-        !bench.requests(before, "module-get").is_empty()
+        bench.requests(before, "module-get").len() >= 4
     });
 }
 
@@ -291,10 +291,7 @@ fn probes_that_break_off_back_off_too() {
     ok(&identityd.module("m"));
     identityd.wait_for_status("hubReachable", &json!(false));
     let before = bench.cloud.last_request();
-    bench
-        .cloud
-        .add_fault(Fault::always(Action::Reset))
-        .unwrap();
+    bench.cloud.add_fault(Fault::always(Action::Reset)).unwrap();
     bench.cloud.listen_again().unwrap();
     client::eventually("a probe", || {
         !bench.requests(before, "module-list").is_empty()
@@ -317,7 +314,7 @@ fn a_hub_that_keeps_clients_waiting_does_not_keep_dps_from_being_asked() {
     std::thread::scope(|scope| {
         for name in ["a", "b", "c", "d", "e"] {
             let identityd = &identityd;
-            scope.spawn(move || assert_eq!(identityd.create(name).status, 404));
+            scope.spawn(move || ok(&identityd.create(name)));
         }
         client::eventually("creations under way", || {
             bench.requests(before, "module-create").len() >= 4
