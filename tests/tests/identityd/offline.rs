@@ -389,6 +389,8 @@ fn a_reprovisioning_that_fails_does_not_end_the_watch_for_the_hub() {
     bench.cloud.stop_listening().unwrap();
     ok(&identityd.module("m"));
     identityd.wait_for_status("hubReachable", &json!(false));
+    // Nothing else is under way: the next probe is a while off.
+    identityd.daemon.log().wait_for("(attempt 1 of 1)");
     assert_eq!(identityd.reprovision().status, 404);
     assert_eq!(identityd.identity()["spec"]["deviceId"], DEVICE);
     bench.cloud.listen_again().unwrap();
