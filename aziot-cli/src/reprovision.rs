@@ -80,7 +80,9 @@ fn verdict(answer: &Answer) -> Result<(), Failure> {
     }
     let Answer { status, reason, .. } = answer;
     let line = format!("Failed to reprovision: unexpected HTTP status code: {status} {reason}");
-    Err(Failure::listed(line.trim_end(), answer.message.iter()))
+    // The service puts each cause on a line of its own.
+    let causes = answer.message.iter().flat_map(|m| m.split("\ncaused by: "));
+    Err(Failure::listed(line.trim_end(), causes))
 }
 
 /// Makes the request on a new connection.

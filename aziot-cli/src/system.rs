@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -232,7 +233,8 @@ pub fn logs(arguments: &[OsString]) -> Result<(), Failure> {
     let status = journalctl
         .status()
         .map_err(|error| Failure::caused("Failed to call journalctl", &error))?;
-    if status.success() {
+    // Whoever reads the output may have seen enough.
+    if status.success() || status.signal() == Some(libc::SIGPIPE) {
         Ok(())
     } else {
         Err(Failure::new(format!("journalctl failed: {status}")))

@@ -216,6 +216,15 @@ fn a_stale_device_key_is_removed() {
         "etc/aziot/config.toml",
         "[provisioning]\nsource = \"none\"\n",
     );
+    // So it does if another drop-in names it.
+    sandbox.write(
+        "etc/aziot/keyd/config.d/mine.toml",
+        &format!("[preloaded_keys]\nmine = \"file://{}\"\n", key.display()),
+    );
+    sandbox.run(&["config", "apply"]).succeeds();
+    assert!(key.exists());
+    fs::remove_file(sandbox.path("etc/aziot/keyd/config.d/mine.toml")).unwrap();
+
     let run = sandbox.run(&["config", "apply"]).succeeds();
     assert!(
         run.stdout

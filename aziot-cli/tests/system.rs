@@ -200,6 +200,10 @@ fn ct_17_reprovision_failures_show_the_message_of_the_service() {
             "HTTP/1.1 500 Internal Server Error\r\ntransfer-encoding: chunked\r\n\r\n5\r\nplain\r\n0\r\n\r\n",
             "Failed to reprovision: unexpected HTTP status code: 500 Internal Server Error\n",
         ),
+        (
+            "HTTP/1.1 404 Not Found\r\ncontent-length: 58\r\ncontent-type: application/json\r\n\r\n{\"message\":\"DPS client error\\ncaused by: a\\ncaused by: b\"}",
+            "Failed to reprovision: unexpected HTTP status code: 404 Not Found\n\nCaused by:\n    0: DPS client error\n    1: a\n    2: b\n",
+        ),
         ("nonsense\r\n\r\n", "Failed to reprovision: no answer from "),
         ("", "Failed to reprovision: no answer from "),
     ] {

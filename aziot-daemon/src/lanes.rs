@@ -17,17 +17,26 @@ pub enum Lane {
     /// The sibling services. Four threads, because a service accepts ten connections per user and other programs of the
     /// same user need some.
     Sibling,
-    /// DPS, IoT Hub.
+    /// IoT Hub, for clients.
     Cloud,
+    /// The provisioning procedure, of which there is one at a time. It has a thread of its own, so that a hub that keeps
+    /// clients waiting does not keep the device from asking DPS for another.
+    Provisioning,
 }
 
 impl Lane {
-    const ALL: [Self; 4] = [Self::Local, Self::Library, Self::Sibling, Self::Cloud];
+    const ALL: [Self; 5] = [
+        Self::Local,
+        Self::Library,
+        Self::Sibling,
+        Self::Cloud,
+        Self::Provisioning,
+    ];
 
     const fn threads(self) -> usize {
         match self {
             Self::Local => 2,
-            Self::Library => 1,
+            Self::Library | Self::Provisioning => 1,
             Self::Sibling | Self::Cloud => 4,
         }
     }
@@ -38,6 +47,7 @@ impl Lane {
             Self::Library => "library",
             Self::Sibling => "sibling",
             Self::Cloud => "cloud",
+            Self::Provisioning => "provisioning",
         }
     }
 }

@@ -147,6 +147,22 @@ fn decode(service: Service, read: &Read, places: &Places) -> Result<Vec<Problem>
     decoded.map_err(|Invalid { problems, .. }| problems.iter().map(ToString::to_string).collect())
 }
 
+/// Whether the Keys Service, with its new document and the files beside it, takes a key from the file `path`. In doubt it
+/// does.
+pub fn takes_key_from(documents: &[Generated; 4], root: &Root, path: &Path) -> bool {
+    let keys = documents
+        .iter()
+        .find(|generated| generated.service == Service::Keyd)
+        .and_then(|generated| files_with(generated, root).ok())
+        .and_then(|read| config_files::merge(&read).ok())
+        .and_then(|merged| keyd::Settings::read(&merged, &root.places()).ok())
+        .map(|loaded| loaded.settings.preloaded_keys);
+    keys.is_none_or(|keys| {
+        keys.values()
+            .any(|location| file_named(location).is_some_and(|named| named == path))
+    })
+}
+
 /// The file that a `file:` URI names.
 pub fn file_named(uri: &str) -> Option<PathBuf> {
     // Decoded, it is at most one byte longer.

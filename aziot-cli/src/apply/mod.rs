@@ -177,7 +177,7 @@ fn stage(
     } else if device_key
         .symlink_metadata()
         .is_ok_and(|metadata| !metadata.is_dir())
-        && !is_named(output, device_key)
+        && !check::takes_key_from(documents, root, device_key)
     {
         stale = true;
         transaction.remove(device_key);
@@ -193,16 +193,6 @@ fn stage(
             .map_err(failed)?;
     }
     Ok(stale)
-}
-
-/// Whether the configuration names the file as the place of a key.
-fn is_named(output: &Output, path: &Path) -> bool {
-    let named = |location: &str| check::file_named(location).is_some_and(|named| named == path);
-    output
-        .keyd
-        .preloaded_keys
-        .values()
-        .any(|location| named(location))
 }
 
 /// Makes sure that `user` can pass through `directory` and those above it.

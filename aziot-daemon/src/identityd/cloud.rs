@@ -139,6 +139,8 @@ pub fn send(
                         );
                         Error::because(peer.class, error)
                     }
+                    // A single attempt: being asked for patience is no loss.
+                    Ok(_) if policy.total.is_zero() => Error::because(peer.class, gave_up),
                     Ok(_) => {
                         log::warn!(
                             "Final HTTP request throttled (attempt {0} of {0}).",
@@ -258,7 +260,9 @@ fn failure(error: &client::Error) -> retry::Failure {
 /// What an attempt shows about the way to the peer. An exchange that breaks off shows nothing.
 fn sign(class: Class, result: &Result<Response, client::Error>) -> Option<Sign> {
     match result {
-        Ok(response) if response.status == 429 => Some(Sign::Throttled),
+        Ok(response) if response.status == 429 => Some(Sign::Throttled {
+            retry_after: response.retry_after,
+        }),
         Ok(response) if retry::is_network_status(response.status) => Some(Sign::Lost {
             cause: NetworkCause::Status(response.status),
             error: Error::because(class, format_args!("HTTP error {}", response.status_line())),
@@ -303,10 +307,11 @@ impl CloudHub {
         }
     }
 
-    /// The same, but giving up after one attempt.
+    /// The same, but giving up after one attempt, even if the hub only asks for patience.
     #[must_use]
     pub fn once(mut self) -> Self {
         self.policy.retries = 0;
+        self.policy.total = Duration::ZERO;
         self
     }
 
@@ -337,7 +342,12 @@ impl CloudHub {
             audience,
             key: &self.device.key,
             class: Class::Hub,
-            observe: &|sign| self.events.send(Event::Link(sign)),
+            // Whether the hub was reached is only known when the body was read: a gateway may have answered for it.
+            observe: &|sign| {
+                if sign != Sign::Reached {
+                    self.events.send(Event::Link(sign));
+                }
+            },
         };
         let message = Message {
             method: request.method(),
@@ -349,7 +359,10 @@ impl CloudHub {
             send(&self.tools, &peer, self.policy, &message).map_err(NoResponse::into_failure)?;
         let (status, date) = (response.status, response.date);
         let mut failure = match read(response.answer()) {
-            Ok(value) => return Ok(value),
+            Ok(value) => {
+                self.events.send(Event::Link(Sign::Reached));
+                return Ok(value);
+            }
             Err(error) => {
                 let kind = if error.is_network() {
                     Kind::Network
@@ -380,6 +393,8 @@ impl CloudHub {
                 error: failure.error.clone(),
                 untrusted: false,
             }));
+        } else {
+            self.events.send(Event::Link(Sign::Reached));
         }
         Err(failure)
     }

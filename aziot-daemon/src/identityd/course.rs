@@ -43,6 +43,8 @@ pub struct Course {
     backoff: Backoff,
     /// When the next attempt is due, in seconds since 1970.
     pub(super) next_attempt: Option<u64>,
+    /// The hub is being asked whether it answers.
+    probing: bool,
     state: Option<State>,
     /// Since when it stands so, in seconds since 1970.
     pub(super) since: u64,
@@ -92,6 +94,7 @@ impl Default for Course {
             failure: None,
             backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
             next_attempt: None,
+            probing: false,
             state: None,
             since: clock::now(),
         }
@@ -171,6 +174,7 @@ impl Identityd {
                 self.course.backoff.succeeded();
                 self.begin(Trigger::Startup, cx);
             }
+            self.schedule_probe(cx);
         } else if self.course.running.is_none() && !self.course.reconciled {
             self.wait_for_time(cx);
         }
@@ -199,7 +203,7 @@ impl Identityd {
             registered: false,
         };
         if cx
-            .run(Lane::Cloud, move || {
+            .run(Lane::Provisioning, move || {
                 Event::Procedure(Box::new(provision::run(run)))
             })
             .is_err()
@@ -210,6 +214,7 @@ impl Identityd {
         }
         self.course.running = Some(trigger);
         Self::note_cloud_use(cx);
+        self.schedule_probe(cx);
     }
 
     /// A client wants a new assignment. It alone waits for it.
@@ -222,8 +227,8 @@ impl Identityd {
             return Some(Err(clock_error(&self.tools, Class::Dps)));
         }
         match self.course.running {
-            // That one has not asked anybody yet, or has just asked: its answer is as good.
-            Some(Trigger::Api) => self.course.asked.push(id),
+            // The answer to that one is as good, unless it goes by settings that are no longer those in force.
+            Some(Trigger::Api) if !self.course.config_changed => self.course.asked.push(id),
             Some(_) => self.course.next_asked.push(id),
             None => {
                 self.course.asked.push(id);
@@ -293,6 +298,8 @@ impl Identityd {
             self.begin(Trigger::Api, cx);
         } else if std::mem::take(&mut self.course.config_changed) {
             self.config_changed(cx);
+        } else {
+            self.schedule_probe(cx);
         }
     }
 
@@ -334,14 +341,14 @@ impl Identityd {
 
     pub(super) fn retry(&mut self, cx: &mut Context<'_, Self>) {
         self.course.next_attempt = None;
-        if self.course.running.is_some() {
+        if self.course.running.is_some() && !self.course.reconciled {
             return;
         }
         if self.needs_time() {
             self.wait_for_time(cx);
         } else if !self.course.reconciled {
             self.begin(Trigger::Startup, cx);
-        } else if !self.link.is_up() {
+        } else if !self.link.is_up() && !self.course.probing {
             self.ask_whether_hub_answers(cx);
         }
     }
@@ -360,18 +367,26 @@ impl Identityd {
         };
         if cx.run(Lane::Cloud, job).is_err() {
             self.schedule(cx);
+            return;
         }
+        self.course.probing = true;
         Self::note_cloud_use(cx);
     }
 
     pub(super) fn probed(&mut self, cx: &mut Context<'_, Self>) {
+        self.course.probing = false;
+        self.link.probed();
         self.schedule_probe(cx);
     }
 
     /// Sees to it that somebody asks the hub again, if it does not answer as it should.
     pub(super) fn schedule_probe(&mut self, cx: &mut Context<'_, Self>) {
-        let idle = self.course.running.is_none() && self.course.next_attempt.is_none();
-        if idle && !self.link.is_up() {
+        // A probe that is under way will tell, and so will a procedure that is to reconcile. One that asks DPS may take long
+        // or fail, which must not end the watch for the hub.
+        let awaited = self.course.next_attempt.is_some()
+            || self.course.probing
+            || (self.course.running.is_some() && !self.course.reconciled);
+        if !awaited && !self.link.is_up() {
             self.schedule(cx);
         }
     }
@@ -383,11 +398,11 @@ impl Identityd {
                 self.divert_reads(cx);
                 self.schedule_probe(cx);
             }
-            News::Back if self.course.running.is_some() => {}
             News::Back if self.course.reconciled => {
                 self.course.next_attempt = None;
                 cx.clear_alarm(RETRY);
             }
+            News::Back if self.course.running.is_some() => {}
             News::Back => {
                 self.course.backoff.succeeded();
                 self.begin(Trigger::Startup, cx);

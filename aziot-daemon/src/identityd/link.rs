@@ -3,10 +3,13 @@
 use std::time::{Duration, Instant};
 
 use aziot_core::provisioning::HubReachability;
-use aziot_core::retry::NetworkCause;
+use aziot_core::retry::{Backoff, MAX_RETRY_AFTER, NetworkCause};
 
 use super::error::Error;
 use super::random;
+
+/// The pause before the first probe of a hub that has asked for fewer requests: that of the first throttled attempt.
+const THROTTLED_PAUSE: Duration = Duration::from_secs(60);
 
 /// The way to the hub.
 #[derive(Debug)]
@@ -16,6 +19,9 @@ pub struct Link {
     cause: Option<Error>,
     /// The hub takes long or asks for fewer requests: reads are answered from the backup until it answers again.
     slow: bool,
+    /// When a hub that has asked for fewer requests may be asked again.
+    throttled_until: Option<Duration>,
+    throttled: Backoff,
     begin: Instant,
     /// Factor on the pauses.
     scale: f64,
@@ -27,7 +33,10 @@ pub enum Sign {
     /// It answered.
     Reached,
     /// It wants fewer requests.
-    Throttled,
+    Throttled {
+        /// What its `Retry-After` asks for.
+        retry_after: Option<Duration>,
+    },
     /// It was not reached.
     Lost {
         /// Why, in a word.
@@ -58,6 +67,8 @@ impl Link {
             reach: HubReachability::new(),
             cause: None,
             slow: false,
+            throttled_until: None,
+            throttled: Backoff::new(THROTTLED_PAUSE, HubReachability::LONGEST_PAUSE),
             begin: Instant::now(),
             scale,
         }
@@ -68,6 +79,8 @@ impl Link {
         match sign {
             Sign::Reached => {
                 self.slow = false;
+                self.throttled_until = None;
+                self.throttled.succeeded();
                 self.cause = None;
                 if self.reach.answered() {
                     log::info!("IoT Hub answers again.");
@@ -75,8 +88,16 @@ impl Link {
                 }
                 News::None
             }
-            Sign::Throttled => {
+            Sign::Throttled { retry_after } => {
                 self.slow = true;
+                let now = self.now();
+                let asked = retry_after.unwrap_or_default().min(MAX_RETRY_AFTER);
+                // The attempts of a request that was under way already do not prolong the back-off.
+                let pause = match self.throttled_until {
+                    Some(until) if now < until => until.saturating_sub(now),
+                    _ => self.throttled.failed(random()),
+                };
+                self.throttled_until = Some(now.saturating_add(pause.max(asked)));
                 News::Divert
             }
             Sign::Lost {
@@ -104,6 +125,17 @@ impl Link {
         self.slow = true;
     }
 
+    /// A probe has ended. One that has shown nothing, because it failed on this device or the exchange broke off, counts as
+    /// failed: the next has to come later.
+    pub fn probed(&mut self) {
+        let now = self.now();
+        if let (Some((_, cause)), Some(due)) = (self.reach.lost(), self.reach.next_probe())
+            && due <= now
+        {
+            self.reach.failed(cause, now, random());
+        }
+    }
+
     /// Whether reads should ask the hub first.
     #[must_use]
     pub fn is_up(&self) -> bool {
@@ -121,7 +153,12 @@ impl Link {
     pub fn probe_in(&self) -> Option<Duration> {
         let pause = match self.reach.next_probe() {
             Some(due) => due.saturating_sub(self.now()),
-            None if self.slow => HubReachability::FIRST_PROBE,
+            None if self.slow => match self.throttled_until {
+                Some(until) => until
+                    .saturating_sub(self.now())
+                    .max(HubReachability::FIRST_PROBE),
+                None => HubReachability::FIRST_PROBE,
+            },
             None => return None,
         };
         Some(pause.mul_f64(self.scale))
@@ -136,6 +173,8 @@ impl Link {
 mod tests {
     use super::super::error::Class;
     use super::*;
+
+    const THROTTLED: Sign = Sign::Throttled { retry_after: None };
 
     fn lost(text: &str) -> Sign {
         let cause = NetworkCause::Status(503);
@@ -172,15 +211,54 @@ mod tests {
             link.probe_in().is_some(),
             "somebody has to find out when it is over"
         );
-        assert_eq!(link.note(Sign::Throttled), News::Divert);
+        assert_eq!(link.note(THROTTLED), News::Divert);
         assert!(link.down().is_none());
         link.note(lost("x"));
-        assert_eq!(link.note(Sign::Throttled), News::Divert);
+        assert_eq!(link.note(THROTTLED), News::Divert);
         assert!(
             link.down().is_some(),
             "a throttled request says nothing new about a lost hub"
         );
         link.note(Sign::Reached);
         assert!(link.is_up());
+    }
+
+    #[test]
+    fn a_probe_that_shows_nothing_is_not_repeated_at_once() {
+        let mut link = Link::new(1e-6);
+        link.note(lost("refused"));
+        std::thread::sleep(Duration::from_millis(1));
+        assert_eq!(link.probe_in(), Some(Duration::ZERO), "it is due");
+        link.scale = 1.0;
+        link.begin = Instant::now() - Duration::from_secs(10);
+        link.probed();
+        let pause = link.probe_in().unwrap();
+        assert!(pause > Duration::from_secs(9), "{pause:?}");
+        link.probed();
+        assert!(link.probe_in().unwrap() <= pause);
+    }
+
+    #[test]
+    fn a_hub_that_throttles_is_left_alone_for_a_while() {
+        let pause = |link: &Link| link.probe_in().unwrap().as_secs();
+        let mut link = Link::new(1.0);
+        link.note(THROTTLED);
+        let first = pause(&link);
+        assert!((59..=76).contains(&first), "{first}");
+        // Other requests that are throttled meanwhile do not move it.
+        link.note(THROTTLED);
+        assert!((first - 1..=first).contains(&pause(&link)));
+        link.note(Sign::Throttled {
+            retry_after: Some(Duration::from_secs(200)),
+        });
+        assert!((199..=200).contains(&pause(&link)));
+        link.note(Sign::Throttled {
+            retry_after: Some(Duration::MAX),
+        });
+        assert!((599..=600).contains(&pause(&link)));
+        link.note(Sign::Reached);
+        assert!(link.probe_in().is_none());
+        link.note_slow();
+        assert!(pause(&link) <= 5);
     }
 }

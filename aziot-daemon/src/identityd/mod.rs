@@ -257,10 +257,26 @@ impl Identityd {
         for held in std::mem::take(&mut self.held) {
             if let Some(outcome) = self.dispatch(held.id, held.ask, cx) {
                 self.finish(held.id, &outcome, cx);
+            } else if let Some(again) = self.held.back_mut()
+                && again.id == held.id
+            {
+                // It has waited for the device, and now waits for its modules: in all no longer than before.
+                again.until = held.until;
             }
         }
-        if self.held.is_empty() {
-            cx.clear_alarm(HELD);
+        self.watch_held(cx);
+    }
+
+    /// Sets the alarm for the request that is held for the longest time.
+    fn watch_held(&self, cx: &mut Context<'_, Self>) {
+        match self.held.front() {
+            Some(next) => cx.set_alarm(
+                HELD,
+                next.until
+                    .saturating_duration_since(Instant::now())
+                    .max(Duration::from_millis(1)),
+            ),
+            None => cx.clear_alarm(HELD),
         }
     }
 
@@ -279,14 +295,7 @@ impl Identityd {
             };
             self.finish(held.id, &Err(error), cx);
         }
-        if let Some(next) = self.held.front() {
-            cx.set_alarm(
-                HELD,
-                next.until
-                    .saturating_duration_since(now)
-                    .max(Duration::from_millis(1)),
-            );
-        }
+        self.watch_held(cx);
     }
 
     fn device_identity(

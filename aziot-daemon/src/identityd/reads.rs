@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::answers::Answer;
@@ -30,6 +31,15 @@ struct Pending {
     since: Instant,
     hub: Source,
     backup: Source,
+    /// The request to the hub that it waits for, if it waits for one.
+    request: Option<HubRequest>,
+}
+
+/// A request to the hub. Reads of the same thing that come before it is sent share it.
+#[derive(Clone, Debug)]
+struct HubRequest {
+    number: u64,
+    sent: Arc<AtomicBool>,
 }
 
 /// How far a source of the answer has come.
@@ -46,6 +56,35 @@ enum Source {
 impl Source {
     fn is_untried(&self) -> bool {
         matches!(self, Self::Untried)
+    }
+}
+
+impl Reads {
+    /// A request to the hub for the same thing that has not been sent yet.
+    fn unsent(&self, token: u64) -> Option<HubRequest> {
+        let wanted = self.pending.get(&token)?;
+        self.pending
+            .values()
+            .filter(|p| p.read == wanted.read && Arc::ptr_eq(&p.device, &wanted.device))
+            .filter_map(|pending| pending.request.as_ref())
+            .find(|request| !request.sent.load(Ordering::SeqCst))
+            .cloned()
+    }
+
+    /// Whether another read than this one already waits for the hub, so that there is an alarm.
+    fn is_watched(&self, token: u64) -> bool {
+        self.pending.iter().any(|(other, p)| {
+            *other != token && matches!(p.hub, Source::Asked) && p.backup.is_untried()
+        })
+    }
+
+    /// The reads that wait for this request to the hub.
+    fn waiting_for(&self, number: u64) -> Vec<u64> {
+        self.pending
+            .iter()
+            .filter(|(_, p)| p.request.as_ref().is_some_and(|r| r.number == number))
+            .map(|(token, _)| *token)
+            .collect()
     }
 }
 
@@ -68,6 +107,7 @@ impl Identityd {
             since,
             hub: Source::Untried,
             backup: Source::Untried,
+            request: None,
         };
         self.reads.pending.insert(token, pending);
         let asked = if self.settings.prefer_module_identity_cache || !self.link.is_up() {
@@ -83,12 +123,25 @@ impl Identityd {
     }
 
     fn ask_hub(&mut self, token: u64, cx: &mut Context<'_, Self>) -> Result<(), Error> {
+        let shared = self.reads.unsent(token);
         let Some(pending) = self.reads.pending.get_mut(&token) else {
             return Ok(());
         };
         pending.hub = Source::Asked;
         let limit = cx.timing().hub_probe;
         pending.since = Instant::now();
+        let is_shared = shared.is_some();
+        let request = shared.unwrap_or_else(|| HubRequest {
+            number: token,
+            sent: Arc::new(AtomicBool::new(false)),
+        });
+        pending.request = Some(request.clone());
+        if pending.backup.is_untried() && !self.reads.is_watched(token) {
+            cx.set_alarm(SLOW_READ, limit);
+        }
+        let Some(pending) = self.reads.pending.get(&token).filter(|_| !is_shared) else {
+            return Ok(());
+        };
         let (read, device, tools) = (
             pending.read.clone(),
             Arc::clone(&pending.device),
@@ -101,6 +154,7 @@ impl Identityd {
             cx.events(),
         );
         let job = move || {
+            request.sent.store(true, Ordering::SeqCst);
             let (keys, store) = (tools.as_ref(), &device.modules);
             let result = match &read {
                 Read::All => modules::fetch_all(&hub, store)
@@ -109,20 +163,10 @@ impl Identityd {
                     .and_then(|module| modules::grant(keys, module).map_err(Failure::local))
                     .map(|granted| Answer::Module(Arc::clone(&device), granted)),
             };
-            Event::ReadFromHub(token, result)
+            Event::ReadFromHub(request.number, result)
         };
         cx.run(Lane::Cloud, job).map_err(|_| busy())?;
         Self::note_cloud_use(cx);
-        if self
-            .reads
-            .pending
-            .values()
-            .filter(|p| matches!(p.hub, Source::Asked))
-            .count()
-            == 1
-        {
-            cx.set_alarm(SLOW_READ, limit);
-        }
         Ok(())
     }
 
@@ -156,29 +200,36 @@ impl Identityd {
         cx.run(Lane::Sibling, job).map_err(|_| busy())
     }
 
+    /// The request to the hub of this number has ended.
     pub(super) fn hub_read(
         &mut self,
-        token: u64,
+        number: u64,
         result: Result<Answer, Failure>,
         cx: &mut Context<'_, Self>,
     ) {
+        let is_network = matches!(&result, Err(failure) if failure.kind == Kind::Network);
+        let outcome = result.map_err(|failure| failure.error);
+        for token in self.reads.waiting_for(number) {
+            match &outcome {
+                Err(error) if is_network => self.hub_lost(token, error, cx),
+                _ => self.conclude_read(token, &outcome, cx),
+            }
+        }
+    }
+
+    /// A read has to do without the hub.
+    fn hub_lost(&mut self, token: u64, error: &Error, cx: &mut Context<'_, Self>) {
         let Some(pending) = self.reads.pending.get_mut(&token) else {
             return;
         };
-        match result {
-            Err(failure) if failure.kind == Kind::Network => {
-                pending.hub = Source::Without(Some(failure.error));
-                match pending.backup {
-                    Source::Untried => {
-                        let asked = self.ask_backup(token, cx);
-                        self.settle(token, asked, cx);
-                    }
-                    Source::Asked => {}
-                    Source::Without(_) => self.give_up(token, cx),
-                }
+        pending.hub = Source::Without(Some(error.clone()));
+        match pending.backup {
+            Source::Untried => {
+                let asked = self.ask_backup(token, cx);
+                self.settle(token, asked, cx);
             }
-            Err(failure) => self.conclude_read(token, &Err(failure.error), cx),
-            Ok(answer) => self.conclude_read(token, &Ok(answer), cx),
+            Source::Asked => {}
+            Source::Without(_) => self.give_up(token, cx),
         }
     }
 

@@ -33,7 +33,6 @@ struct Running {
 struct Waiting {
     id: RequestId,
     write: Write,
-    device: Arc<Device>,
 }
 
 impl Identityd {
@@ -66,7 +65,7 @@ impl Identityd {
                 .err()
                 .map(Err);
         }
-        self.writes.waiting.push_back(Waiting { id, write, device });
+        self.writes.waiting.push_back(Waiting { id, write });
         None
     }
 
@@ -131,8 +130,13 @@ impl Identityd {
 
     /// Looks again at the changes that waited for another.
     pub(super) fn start_waiting_writes(&mut self, cx: &mut Context<'_, Self>) {
-        for Waiting { id, write, device } in std::mem::take(&mut self.writes.waiting) {
-            if let Some(outcome) = self.write(id, write, device, cx) {
+        for Waiting { id, write } in std::mem::take(&mut self.writes.waiting) {
+            // The device may be another one by now.
+            let outcome = match self.device.clone() {
+                Some(device) => self.write(id, write, device, cx),
+                None => Some(Err(Error::no_device(self.course.failure()))),
+            };
+            if let Some(outcome) = outcome {
                 self.finish(id, &outcome, cx);
             }
         }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use aziot_tests::client;
-use aziot_tests::simulator::{Action, CannedResponse, Fault};
+use aziot_tests::simulator::{Action, CannedResponse, Fault, NewModule};
 use serde_json::json;
 
 use crate::device::{AT_ONCE, Bench, DEVICE, Identityd, SCALE, Source, ok, principal};
@@ -238,4 +238,163 @@ fn without_backup_and_network_the_service_stays_and_provisions_later() {
     identityd.wait_for_status("state", &json!("provisioned"));
     assert_eq!(identityd.identity()["spec"]["deviceId"], DEVICE);
     identityd.daemon.assert_running();
+}
+
+#[test]
+fn a_hub_that_throttles_is_asked_no_more_than_it_wants() {
+    let bench = with_backup();
+    let identityd = bench.reconciled(Source::Dps, &principal(4242, "m", Some(&["module"])));
+    let before = bench.cloud.last_request();
+    bench
+        .cloud
+        .add_fault(Fault::always(Action::Throttle { retry_after: None }))
+        .unwrap();
+    ok(&identityd.module("m"));
+    // The shortest pause after the first 429 is a minute.
+    std::thread::sleep(Duration::from_secs(40).mul_f64(SCALE));
+    assert_eq!(bench.requests(before, "module-get").len(), 1);
+    assert_eq!(bench.requests(before, "module-list").len(), 0);
+    bench.cloud.clear_faults();
+    client::eventually("a probe", || {
+        !bench.requests(before, "module-list").is_empty()
+    });
+    let before = bench.cloud.last_request();
+    client::eventually("an answer of the hub", || {
+        ok(&identityd.module("m"));
+        !bench.requests(before, "module-get").is_empty()
+    });
+}
+
+#[test]
+fn a_gateway_that_has_lost_the_hub_is_not_taken_for_it() {
+    let bench = with_backup();
+    let identityd = bench.reconciled(Source::Dps, &principal(4242, "m", Some(&["module"])));
+    let answer = CannedResponse::json(404, json!({ "Message": "lost", "networkError": true }));
+    let before = bench.cloud.last_request();
+    bench
+        .cloud
+        .add_fault(Fault::always(Action::Respond(answer)))
+        .unwrap();
+    ok(&identityd.module("m"));
+    client::eventually("two probes", || {
+        bench.requests(before, "module-list").len() >= 2
+    });
+    assert_eq!(identityd.daemon.log().count("IoT Hub answers again."), 0);
+    assert_eq!(identityd.status()["hubReachable"], false);
+}
+
+#[test]
+fn probes_that_break_off_back_off_too() {
+    let bench = with_backup();
+    let identityd = bench.reconciled(Source::Dps, &principal(4242, "m", Some(&["module"])));
+    bench.cloud.stop_listening().unwrap();
+    ok(&identityd.module("m"));
+    identityd.wait_for_status("hubReachable", &json!(false));
+    let before = bench.cloud.last_request();
+    bench
+        .cloud
+        .add_fault(Fault::always(Action::Reset))
+        .unwrap();
+    bench.cloud.listen_again().unwrap();
+    client::eventually("a probe", || {
+        !bench.requests(before, "module-list").is_empty()
+    });
+    std::thread::sleep(Duration::from_secs(20).mul_f64(SCALE));
+    // 5, 10, 20 seconds, not as fast as it goes.
+    let probes = bench.requests(before, "module-list").len();
+    assert!(probes <= 4, "{probes} probes");
+}
+
+#[test]
+fn a_hub_that_keeps_clients_waiting_does_not_keep_dps_from_being_asked() {
+    let bench = with_backup();
+    let identityd = bench.reconciled(Source::Dps, &principal(4242, "m", Some(&["module"])));
+    bench
+        .cloud
+        .add_fault(Fault::always(Action::Hang).on_route("module-create"))
+        .unwrap();
+    let before = bench.cloud.last_request();
+    std::thread::scope(|scope| {
+        for name in ["a", "b", "c", "d", "e"] {
+            let identityd = &identityd;
+            scope.spawn(move || assert_eq!(identityd.create(name).status, 404));
+        }
+        client::eventually("creations under way", || {
+            bench.requests(before, "module-create").len() >= 4
+        });
+        assert_eq!(identityd.reprovision().status, 204);
+        // The creations are given up after 70 seconds.
+        assert_eq!(bench.requests(before, "module-create").len(), 4);
+        bench.cloud.clear_faults();
+    });
+}
+
+#[test]
+fn reads_that_wait_for_their_turn_share_a_request() {
+    let bench = with_backup();
+    let identityd = bench.reconciled(Source::Dps, &principal(4242, "m", Some(&["module"])));
+    bench
+        .cloud
+        .add_module(DEVICE, "new", NewModule::default())
+        .unwrap();
+    bench
+        .cloud
+        .add_fault(Fault::always(Action::Delay { ms: 1000 }).on_route("module-get"))
+        .unwrap();
+    let before = bench.cloud.last_request();
+    std::thread::scope(|scope| {
+        for _ in 0..9 {
+            let identityd = &identityd;
+            scope.spawn(move || {
+                assert_eq!(ok(&identityd.module("new"))["spec"]["moduleId"], "new");
+            });
+        }
+    });
+    // Four threads, and one request for all that came later.
+    let asked = bench.requests(before, "module-get").len();
+    assert!((1..=5).contains(&asked), "{asked} requests");
+}
+
+#[test]
+fn a_request_is_held_for_two_minutes_in_all() {
+    let bench = Bench::new();
+    bench.configure(Source::Dps, "", &principal(4242, "m", Some(&["module"])));
+    // The device is there after a minute, its modules only after three.
+    bench
+        .cloud
+        .add_fault(Fault::once(Action::Throttle { retry_after: None }).on_route("register"))
+        .unwrap();
+    bench
+        .cloud
+        .add_fault(Fault::always(Action::Hang).on_route("module-list"))
+        .unwrap();
+    let identityd = bench.start();
+    let begin = Instant::now();
+    let response = identityd.module("m");
+    let waited = begin.elapsed().div_f64(SCALE);
+    assert_eq!(response.status, 404);
+    assert!(
+        response
+            .member("message")
+            .contains("are still being reconciled"),
+        "{response}"
+    );
+    assert!(
+        waited >= Duration::from_secs(118) && waited < Duration::from_secs(160),
+        "{waited:?}"
+    );
+}
+
+#[test]
+fn a_reprovisioning_that_fails_does_not_end_the_watch_for_the_hub() {
+    let bench = with_backup();
+    let identityd = bench.reconciled(Source::Dps, &principal(4242, "m", Some(&["module"])));
+    bench.cloud.stop_listening().unwrap();
+    ok(&identityd.module("m"));
+    identityd.wait_for_status("hubReachable", &json!(false));
+    assert_eq!(identityd.reprovision().status, 404);
+    assert_eq!(identityd.identity()["spec"]["deviceId"], DEVICE);
+    bench.cloud.listen_again().unwrap();
+    identityd.daemon.log().wait_for("IoT Hub answers again.");
+    ok(&identityd.create("x"));
 }
