@@ -291,10 +291,7 @@ fn probes_that_break_off_back_off_too() {
     ok(&identityd.module("m"));
     identityd.wait_for_status("hubReachable", &json!(false));
     let before = bench.cloud.last_request();
-    bench
-        .cloud
-        .add_fault(Fault::always(Action::Reset))
-        .unwrap();
+    bench.cloud.add_fault(Fault::always(Action::Reset)).unwrap();
     bench.cloud.listen_again().unwrap();
     client::eventually("a probe", || {
         !bench.requests(before, "module-list").is_empty()
