@@ -136,7 +136,7 @@ impl Filter {
         let regex = pattern.and_then(|pattern| {
             regex_lite::Regex::new(pattern)
                 .map_err(|error| {
-                    complaints.push(format!("warning: invalid regex filter - {error}"))
+                    complaints.push(format!("warning: invalid regex filter - {error}"));
                 })
                 .ok()
         });

@@ -661,12 +661,12 @@ impl Functions {
             .or_else(|_| request(entry, abi::VERSION_2_0_0_0))?;
         // SAFETY: as above.
         match unsafe { (*list).version } {
-            // SAFETY: a list of this version has this type.
             abi::VERSION_2_1_0_0 => {
+                // SAFETY: a list of this version has this type.
                 Self::from_2_1(unsafe { &*list.cast::<abi::FunctionList2_1_0_0>() })
             }
-            // SAFETY: a list of this version has this type.
             abi::VERSION_2_0_0_0 => {
+                // SAFETY: a list of this version has this type.
                 Self::from_2_0(unsafe { &*list.cast::<abi::FunctionList2_0_0_0>() })
             }
             other => Err(LoadError::Version(other)),
