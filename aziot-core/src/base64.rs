@@ -87,7 +87,10 @@ pub fn decode_public(text: &mut [u8]) -> Option<&mut [u8]> {
 
 /// The six bits of a symbol; anything above 63 is none.
 fn value(symbol: u8) -> u8 {
-    #[allow(clippy::indexing_slicing, reason = "computed when compiling, where it cannot panic later")]
+    #[allow(
+        clippy::indexing_slicing,
+        reason = "computed when compiling, where it cannot panic later"
+    )]
     const VALUES: [u8; 256] = {
         let mut values = [0xff; 256];
         let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";

@@ -6,11 +6,12 @@ use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::os::linux::fs::MetadataExt as _;
 use std::os::unix::fs::FileTypeExt as _;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use aziot_core::uri::descriptor_by_name;
-use rustix::net::{AddressFamily, SocketAddrAny, SocketAddrUnix};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::sys;
 
@@ -293,12 +294,59 @@ fn make_room(path: &Path) -> Result<(), Error> {
             "it is not a socket",
         )));
     }
-    match UnixStream::connect(path) {
-        Ok(_) => Err(Error::InUse(path.to_owned())),
+    match connect(path) {
         // A full backlog also means that somebody is there.
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            Err(Error::InUse(path.to_owned()))
+        Ok(()) | Err(Errno::AGAIN) => Err(Error::InUse(path.to_owned())),
+        Err(Errno::CONNREFUSED) => std::fs::remove_file(path).map_err(occupied),
+        Err(Errno::NOENT) => Ok(()),
+        // Whether somebody serves it is not known.
+        Err(error) => Err(occupied(error.into())),
+    }
+}
+
+/// Tries whether somebody serves a path, without waiting for a server that is there and does not accept.
+fn connect(path: &Path) -> Result<(), Errno> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(path: &Path) -> String {
+        match bind(path) {
+            Ok(_) => panic!("{} was bound", path.display()),
+            Err(error) => error.to_string(),
         }
-        Err(_) => std::fs::remove_file(path).map_err(occupied),
+    }
+
+    #[test]
+    fn a_socket_with_a_full_backlog_is_in_use() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("s");
+        let flags = SocketFlags::CLOEXEC;
+        let server =
+            rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
+        rustix::net::bind(&server, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+        rustix::net::listen(&server, 0).unwrap();
+        let mut waiting = 0;
+        while connect(&path).is_ok() {
+            waiting += 1;
+            assert!(waiting < 100);
+        }
+        assert!(refused(&path).starts_with("address in use"));
+        drop(server);
+        assert!(bind(&path).is_ok(), "nobody serves it any more");
+    }
+
+    #[test]
+    fn a_socket_of_another_kind_stays() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("s");
+        let _other = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+        assert!(refused(&path).starts_with("could not remove"));
+        assert!(path.exists());
     }
 }

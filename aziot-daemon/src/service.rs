@@ -13,7 +13,7 @@ use aziot_core::json::{self, BufferFull, FromJson};
 use serde::Serialize;
 
 use crate::lanes::{Busy, Done, Lane};
-use crate::server::{Kernel, response};
+use crate::server::{Held, Kernel, response};
 use crate::sys::Peer;
 use crate::timing::Timing;
 
@@ -101,6 +101,8 @@ pub enum Handled {
 pub struct RequestId {
     pub(crate) index: u32,
     pub(crate) generation: u32,
+    /// That of [`response::Meta`]: a connection has many requests, one after the other.
+    pub(crate) number: u64,
 }
 
 /// Names an alarm of a service. Setting an alarm again moves it.
@@ -118,6 +120,16 @@ pub struct Reply<'r> {
     pub(crate) out: &'r mut Vec<u8>,
     pub(crate) closing: &'r mut bool,
     pub(crate) meta: response::Meta,
+    /// The length of `out` before the answer, for replies that have to be used.
+    pub(crate) owed_after: Option<usize>,
+}
+
+impl Drop for Reply<'_> {
+    fn drop(&mut self) {
+        if self.owed_after == Some(self.out.len()) {
+            response::write_unanswered(self.out, &self.meta);
+        }
+    }
 }
 
 impl Reply<'_> {
@@ -213,7 +225,8 @@ pub struct Context<'k, S: Service> {
 }
 
 impl<S: Service> Context<'_, S> {
-    /// The reply to a request kept earlier; `None` when its client has gone.
+    /// The reply to a request kept earlier; `None` when its client has gone, or it was answered before. A reply that is
+    /// dropped unused answers 500.
     pub fn reply(&mut self, id: RequestId) -> Option<Reply<'_>> {
         self.kernel.reply(id)
     }
@@ -234,6 +247,11 @@ impl<S: Service> Context<'_, S> {
     #[must_use]
     pub fn events(&self) -> Done<S::Event> {
         self.kernel.lanes.done()
+    }
+
+    /// Counts a job's copy of a request body towards the memory that the process has for bodies. To be moved into the job.
+    pub fn hold(&self, bytes: usize) -> Held {
+        self.kernel.hold(bytes)
     }
 
     /// Sets or moves an alarm. It runs on the boot clock: time in suspend counts.
@@ -266,6 +284,48 @@ impl<S: Service> Context<'_, S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_dropped_reply_is_an_answer() {
+        fn reply<'r>(
+            out: &'r mut Vec<u8>,
+            closing: &'r mut bool,
+            owed_after: Option<usize>,
+        ) -> Reply<'r> {
+            let meta = response::Meta {
+                version: aziot_core::http::Version::Http11,
+                close: false,
+                connection: [aziot_core::http::Connection::Default; 2],
+                head_only: false,
+                number: 1,
+                target: "aziot_test",
+                date: aziot_core::time::UnixTime::default(),
+            };
+            Reply {
+                out,
+                closing,
+                meta,
+                owed_after,
+            }
+        }
+        let (mut out, mut closing) = (Vec::new(), false);
+        // A service that keeps the id of a request drops the reply that came with it.
+        drop(reply(&mut out, &mut closing, None));
+        assert_eq!(out, []);
+        let _ = reply(&mut out, &mut closing, Some(0)).no_content();
+        assert_eq!(
+            out.windows(5).filter(|text| text == b"HTTP/").count(),
+            1,
+            "answered once"
+        );
+        let before = out.len();
+        drop(reply(&mut out, &mut closing, Some(before)));
+        let text = String::from_utf8_lossy(&out[before..]);
+        assert!(
+            text.starts_with("HTTP/1.1 500") && text.ends_with("{\"message\":\"internal error\"}"),
+            "{text}"
+        );
+    }
 
     #[test]
     fn ks_38_the_log_does_not_quote_bodies() {

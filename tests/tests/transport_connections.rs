@@ -637,3 +637,132 @@ fn stopping_does_not_wait_for_ever() {
     finished.assert_logged("Stopped server.");
     running.assert_closed();
 }
+
+#[test]
+fn half_a_head_behind_a_request_has_its_time_too() {
+    let stub = Stub::with(|launch, _| launch.time_scale(0.02));
+    for first in [
+        get("/items/a"),
+        // Answered by a job, and by an error with a body that nobody reads.
+        format!("GET /slow/50?{V} HTTP/1.1\r\n\r\n"),
+        format!("POST /nope?{V} HTTP/1.1\r\ncontent-length: 3\r\n\r\nabc"),
+    ] {
+        let mut client = stub.connect();
+        client.send(format!("{first}GET /items"));
+        let response = client.response();
+        assert!([200, 404].contains(&response.status), "{response}");
+        client.assert_closed();
+    }
+}
+
+#[test]
+fn a_body_that_nobody_wants_must_come_in_time() {
+    let scale = 0.1;
+    let stub = Stub::with(|launch, _| launch.time_scale(scale));
+    let limit = Duration::from_secs(5).mul_f64(scale);
+    for lines in ["content-length: 1000\r\n", "transfer-encoding: chunked\r\n"] {
+        let mut client = stub.connect();
+        client.send(format!("POST /nope?{V} HTTP/1.1\r\n{lines}\r\n3"));
+        assert_eq!(client.response().status, 404);
+        let start = Instant::now();
+        client.assert_closed();
+        let waited = start.elapsed();
+        assert!(
+            waited >= limit.mul_f64(0.9) && waited < limit * 20,
+            "{waited:?}"
+        );
+    }
+    // Chunks without end are cut off even if they come fast.
+    let mut client = stub.connect();
+    client.send(format!(
+        "POST /nope?{V} HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"
+    ));
+    assert_eq!(client.response().status, 404);
+    let chunk = format!("10000\r\n{}\r\n", "k".repeat(0x10000));
+    let mut chunks = 0;
+    while client.try_send(&chunk).is_ok() {
+        chunks += 1;
+        assert!(chunks < 200_000, "12 GiB were taken");
+    }
+}
+
+#[test]
+fn who_is_still_sending_sees_the_last_answer() {
+    let stub = Stub::start();
+    let body = "x".repeat(900_000);
+    let mut client = stub.connect();
+    client.send(format!(
+        "POST /nope?{V} HTTP/1.0\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    ));
+    let response = client.response();
+    assert_eq!(response.status, 404, "{response}");
+    client.finish_sending();
+    client.assert_closed();
+}
+
+#[test]
+fn floods_do_not_starve_others() {
+    let stub = Stub::with(|launch, _| launch.env("STUB_MAX_REQUESTS", "100"));
+    let calm = std::sync::atomic::AtomicBool::new(false);
+    let flooding = || !calm.load(std::sync::atomic::Ordering::Relaxed);
+    std::thread::scope(|scope| {
+        // Whoever is refused goes on sending; one client sends requests without pause and reads the answers.
+        let malformed = || {
+            while flooding() {
+                let mut client = stub.connect();
+                let _ = client.try_send("asdf\r\n\r\n");
+                let junk = [b'x'; 256 * 1024];
+                while flooding() && client.try_send(junk).is_ok() {}
+            }
+        };
+        let pipelines = || {
+            let mut client = stub.connect();
+            let mut reader = client.stream().try_clone().unwrap();
+            let drain = scope.spawn(move || {
+                let _ = std::io::copy(&mut reader, &mut std::io::sink());
+            });
+            let many = get("/items/a").repeat(1000);
+            while flooding() && client.try_send(&many).is_ok() {}
+            client.finish_sending();
+            drain.join().unwrap();
+        };
+        for _ in 0..2 {
+            scope.spawn(malformed);
+            scope.spawn(pipelines);
+        }
+        std::thread::sleep(Duration::from_millis(200));
+        let mut slowest = Duration::ZERO;
+        for _ in 0..50 {
+            let start = Instant::now();
+            assert_item(&stub.get("/items/a"));
+            slowest = slowest.max(start.elapsed());
+        }
+        calm.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(
+            slowest < Duration::from_secs(2),
+            "one had to wait {slowest:?}"
+        );
+    });
+}
+
+#[test]
+fn a_chunked_body_may_be_as_long_as_the_limit() {
+    let stub = Stub::with(|launch, _| launch.env("STUB_MAX_REQUESTS", "100"));
+    // 15 of 16 MiB are taken by others.
+    let others: Vec<Client> = (0..15)
+        .map(|_| {
+            let mut client = stub.connect();
+            client.send(post("content-length: 1048000\r\n", "{"));
+            client
+        })
+        .collect();
+    let limit = 1024 * 1024;
+    let body = format!("{{\"keyId\":\"{}\"}}", "k".repeat(limit - 12));
+    let response = stub.connect().exchange(post(
+        "transfer-encoding: chunked\r\n",
+        &format!("{limit:x}\r\n{body}\r\n0\r\n\r\n"),
+    ));
+    assert_eq!(response.status, 200);
+    drop(others);
+}

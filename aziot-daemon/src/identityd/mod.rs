@@ -77,8 +77,10 @@ const IDLE_SECONDS: u64 = 60;
 /// # Errors
 /// What keeps it from starting.
 pub fn run() -> Result<(), Fatal> {
+    let passed = server::passed().map_err(Fatal::service)?;
     let root = Root::from_env().map_err(Fatal::config)?;
     let files = ConfigFiles::of(Which::Identityd, &root);
+    let watch = server::watch_configuration(&files.file, &files.directory);
     let settings = settings::load(&files, &root.places()).map_err(|error| Fatal {
         top: "could not read config",
         error,
@@ -91,7 +93,8 @@ pub fn run() -> Result<(), Fatal> {
     let setup = Setup {
         endpoint: settings::endpoint(&settings.endpoints.identityd),
         max_requests: settings.max_requests,
-        watch: Some((files.file.clone(), files.directory.clone())),
+        passed,
+        watch,
         timing,
         announce: false,
     };

@@ -34,8 +34,10 @@ const SMALL_BODY: usize = 16 * 1024;
 /// # Errors
 /// What keeps it from starting.
 pub fn run() -> Result<(), Fatal> {
+    let passed = server::passed().map_err(Fatal::service)?;
     let root = Root::from_env().map_err(Fatal::config)?;
     let files = ConfigFiles::of(Which::Keyd, &root);
+    let watch = server::watch_configuration(&files.file, &files.directory);
     let settings = settings::load(&files, &root.places()).map_err(|error| Fatal {
         top: "could not read config",
         error,
@@ -44,7 +46,8 @@ pub fn run() -> Result<(), Fatal> {
     let setup = Setup {
         endpoint: settings::endpoint(&settings.endpoint),
         max_requests: settings.max_requests,
-        watch: Some((files.file.clone(), files.directory.clone())),
+        passed,
+        watch,
         timing: Timing::from_env(),
         announce: true,
     };
@@ -62,6 +65,8 @@ pub struct Keyd {
     /// Request bodies are decoded in place, so the attempt in the loop works on a copy.
     copy: Vec<u8>,
     work: Work,
+    /// Counts readings of the configuration: the last one counts, also when it is done first.
+    readings: u64,
 }
 
 /// What comes back from workers.
@@ -69,7 +74,7 @@ pub enum Event {
     /// An operation is done.
     Done(RequestId, Result<Answer, Failure>, Work),
     /// The configuration was read again.
-    Reloaded(Result<Settings, String>),
+    Reloaded(u64, Result<Settings, String>),
     /// Left-over files have been removed.
     Swept,
 }
@@ -89,6 +94,7 @@ impl Keyd {
             root,
             copy: Vec::new(),
             work: Work::default(),
+            readings: 0,
         }
     }
 
@@ -172,20 +178,25 @@ impl Service for Keyd {
         let attempt = self.attempt(&request);
         wipe(&mut self.copy);
         self.copy.clear();
-        match attempt {
-            Ok(Some(answer)) => {
-                let handled = respond(reply, answer, &self.work);
-                self.work.wipe();
-                return handled;
-            }
-            Ok(None) => {}
-            Err(failure) => return refuse(reply, failure),
-        }
+        // Usual bodies find their room there already; a large one must not cost memory for ever.
+        self.copy.shrink_to(SMALL_BODY);
+        let reply = match attempt {
+            Ok(Some(answer)) => Err(respond(reply, answer, &self.work)),
+            Ok(None) => Ok(reply),
+            Err(failure) => Err(refuse(reply, failure)),
+        };
+        self.work.wipe();
+        let reply = match reply {
+            Ok(reply) => reply,
+            Err(handled) => return handled,
+        };
         let library = Arc::clone(&self.library);
         let (id, op, method) = (request.id, request.op, request.method);
         let param = request.param.to_owned();
         let body = request.body.map(|body| Zeroizing::new(body.to_vec()));
+        let held = cx.hold(body.as_ref().map_or(0, |body| body.len()));
         let job = move || {
+            let _held = held;
             let mut body = body;
             let mut work = Work::default();
             let body = body.as_mut().map(|body| body.as_mut_slice());
@@ -213,8 +224,10 @@ impl Service for Keyd {
                     Err(failure) => refuse(reply, failure),
                 };
             }
-            Event::Reloaded(Ok(settings)) => self.adopt(settings),
-            Event::Reloaded(Err(error)) => {
+            // A later reading has begun since, or is done: what this one saw may be older.
+            Event::Reloaded(reading, _) if reading != self.readings => {}
+            Event::Reloaded(_, Ok(settings)) => self.adopt(settings),
+            Event::Reloaded(_, Err(error)) => {
                 log::warn!(
                     "Detected config file update, but new config failed to parse. Error: {error}"
                 );
@@ -225,8 +238,11 @@ impl Service for Keyd {
 
     fn reload(&mut self, cx: &mut Context<'_, Self>) {
         let (files, places) = (self.files.clone(), self.root.places());
+        self.readings += 1;
+        let reading = self.readings;
         let read = cx.run(Lane::Local, move || {
             Event::Reloaded(
+                reading,
                 settings::load(&files, &places).map_err(|error| settings::chain(error.as_ref())),
             )
         });

@@ -1,5 +1,8 @@
 //! Memory for bytes under way: small buffers that connections borrow from a pool, large ones within a bound for the process.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use aziot_core::limits;
 
 use crate::wipe::wipe;
@@ -10,6 +13,9 @@ pub const SMALL: usize = 4096;
 /// Pooled buffers kept for reuse. More connections than this are rarely busy in the same instant.
 const KEPT: usize = 64;
 
+/// What large buffers may take together: the bodies, and the heads that stand before two of the largest.
+const LARGE: usize = limits::BODY_TOTAL + 2 * limits::HEAD;
+
 /// A read buffer: `bytes[start..end]` is what has come in and not been used yet.
 #[derive(Debug, Default)]
 pub struct Buffer {
@@ -18,6 +24,22 @@ pub struct Buffer {
     end: usize,
     /// How far it has ever been filled: what there is to wipe.
     touched: usize,
+    /// What a large one counts for.
+    held: Option<Held>,
+}
+
+/// Memory that counts towards the bound of the process until this is dropped.
+#[derive(Debug)]
+#[must_use]
+pub struct Held {
+    bytes: usize,
+    total: Arc<AtomicUsize>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.total.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 impl Buffer {
@@ -86,7 +108,7 @@ impl Buffer {
 pub struct Buffers {
     inputs: Vec<Vec<u8>>,
     outputs: Vec<Vec<u8>>,
-    large: usize,
+    large: Arc<AtomicUsize>,
 }
 
 /// The process holds as many bytes of large bodies as it may.
@@ -110,6 +132,16 @@ impl Buffers {
             .unwrap_or_else(|| Vec::with_capacity(SMALL))
     }
 
+    /// Counts `bytes` towards the bound, whether they fit or not: for what a request needs that was let in already. While
+    /// they are held, others are not.
+    pub fn hold(&self, bytes: usize) -> Held {
+        self.large.fetch_add(bytes, Ordering::Relaxed);
+        Held {
+            bytes,
+            total: Arc::clone(&self.large),
+        }
+    }
+
     /// Makes `buffer` hold at least `size` bytes.
     ///
     /// # Errors
@@ -118,19 +150,15 @@ impl Buffers {
         if size <= buffer.bytes.len() {
             return Ok(());
         }
-        let before = if buffer.bytes.len() > SMALL {
-            buffer.bytes.len()
-        } else {
-            0
-        };
-        let total = self.large - before + size;
-        if total > limits::BODY_TOTAL {
+        let before = buffer.held.as_ref().map_or(0, |held| held.bytes);
+        let others = self.large.load(Ordering::Relaxed).saturating_sub(before);
+        if others.saturating_add(size) > LARGE {
             return Err(Exhausted);
         }
         let mut bytes = vec![0; size];
         bytes[..buffer.len()].copy_from_slice(buffer.data());
         let length = buffer.len();
-        self.large = total;
+        let held = (size > SMALL).then(|| self.hold(size));
         let old = std::mem::replace(
             buffer,
             Buffer {
@@ -138,21 +166,15 @@ impl Buffers {
                 start: 0,
                 end: length,
                 touched: length,
+                held,
             },
         );
-        self.keep(old);
+        self.give_back(old);
         Ok(())
     }
 
     /// Takes a read buffer back. What it held may have been a key: it is wiped.
-    pub fn give_back(&mut self, buffer: Buffer) {
-        if buffer.bytes.len() > SMALL {
-            self.large -= buffer.bytes.len();
-        }
-        self.keep(buffer);
-    }
-
-    fn keep(&mut self, mut buffer: Buffer) {
+    pub fn give_back(&mut self, mut buffer: Buffer) {
         if let Some(touched) = buffer.bytes.get_mut(..buffer.touched) {
             wipe(touched);
         }
@@ -161,12 +183,60 @@ impl Buffers {
         }
     }
 
-    /// Takes a write buffer back. What it held may have been a key: it is wiped.
+    /// Takes a write buffer back. What it still holds may be a key: it is wiped.
     pub fn give_back_output(&mut self, mut bytes: Vec<u8>) {
         wipe(&mut bytes);
         bytes.clear();
         if bytes.capacity() <= SMALL && bytes.capacity() > 0 && self.outputs.len() < KEPT {
             self.outputs.push(bytes);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_buffers_and_what_is_held_share_one_bound() {
+        let mut buffers = Buffers::default();
+        let body = limits::BODY_KEYS + 1000;
+        let (mut one, mut two, mut three) = (buffers.input(), buffers.input(), buffers.input());
+        assert_eq!(buffers.enlarge(&mut one, body), Ok(()));
+        assert_eq!(
+            buffers.enlarge(&mut two, body),
+            Ok(()),
+            "two of the largest fit"
+        );
+        assert_eq!(buffers.enlarge(&mut three, body), Err(Exhausted));
+        assert_eq!(three.size(), SMALL);
+        let copy = buffers.hold(body);
+        buffers.give_back(one);
+        assert_eq!(
+            buffers.enlarge(&mut three, body),
+            Err(Exhausted),
+            "a job has a copy of the body"
+        );
+        drop(copy);
+        assert_eq!(buffers.enlarge(&mut three, body), Ok(()));
+        for buffer in [two, three] {
+            buffers.give_back(buffer);
+        }
+        assert_eq!(buffers.large.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn what_was_read_is_wiped() {
+        let mut buffers = Buffers::default();
+        let mut buffer = buffers.input();
+        buffer.room()[..10].copy_from_slice(b"0123secret");
+        buffer.filled(10);
+        buffer.cut(2, 4);
+        buffer.consume(3);
+        buffer.consume(5);
+        assert!(buffer.is_empty());
+        let _ = buffer.room();
+        buffers.give_back(buffer);
+        assert_eq!(buffers.input().bytes, [0; SMALL]);
     }
 }

@@ -6,8 +6,9 @@ use std::time::Instant;
 use aziot_core::http::chunked;
 use aziot_core::http::request::HeadSearch;
 use mio::net::UnixStream;
+use zeroize::Zeroize as _;
 
-use super::buffers::{Buffer, Buffers};
+use super::buffers::{Buffer, Buffers, Held, SMALL};
 use super::response::Meta;
 use crate::sys::Peer;
 
@@ -27,6 +28,8 @@ pub struct Conn {
     pub output: Vec<u8>,
     /// How much of `output` is gone.
     pub sent: usize,
+    /// What a large `output` counts for while the peer does not read it.
+    pub held: Option<Held>,
     /// How far the search for the end of the head has got.
     pub search: HeadSearch,
     /// About the request whose answer is being made.
@@ -89,8 +92,8 @@ pub enum Framing {
 pub enum Discard {
     /// This many bytes are to come.
     Length(u64),
-    /// Until the last chunk.
-    Chunked(chunked::Decoder),
+    /// Until the last chunk; so many encoded bytes have come in.
+    Chunked(chunked::Decoder, u64),
 }
 
 /// What reading yielded.
@@ -117,6 +120,7 @@ impl Conn {
             input: None,
             output: Vec::new(),
             sent: 0,
+            held: None,
             search: HeadSearch::new(),
             meta: None,
             discard: None,
@@ -176,7 +180,7 @@ impl Conn {
         }
     }
 
-    /// Writes what is pending; `Some(true)` when all has gone, `Some(false)` when the peer has to read first, `None` when
+    /// Writes what is pending, and wipes it: it may be a key. `Some(true)` when all has gone, `Some(false)` when the peer has to read first, `None` when
     /// the connection is broken.
     pub fn flush(&mut self) -> Option<bool> {
         while self.pending() {
@@ -191,6 +195,9 @@ impl Conn {
                 }
             }
         }
+        self.output.as_mut_slice().zeroize();
+        self.output.clear();
+        self.sent = 0;
         Some(true)
     }
 
@@ -201,8 +208,13 @@ impl Conn {
         {
             buffers.give_back(input);
         }
-        if !self.pending() && self.output.capacity() > 0 {
+        if self.pending() {
+            if self.output.capacity() > SMALL && self.held.is_none() {
+                self.held = Some(buffers.hold(self.output.capacity()));
+            }
+        } else if self.output.capacity() > 0 {
             self.sent = 0;
+            self.held = None;
             buffers.give_back_output(std::mem::take(&mut self.output));
         }
     }

@@ -34,7 +34,7 @@ enum Progress {
     Finished,
 }
 
-/// Requests that one connection may have answered in a row before others get their turn.
+/// Requests that one connection may have answered in a row, or times that it is read from, before others get their turn.
 const TURN: usize = 16;
 
 /// The rest of an unwanted body that is read so that the connection stays usable; beyond that it is closed.
@@ -51,16 +51,20 @@ impl Conn {
 
     /// Whether nothing is under way on it.
     pub fn is_idle(&self) -> bool {
-        matches!(self.state, State::Linger)
-            || matches!(self.state, State::Head)
-                && !self.pending()
-                && self.input.as_ref().is_none_or(Buffer::is_empty)
+        !self.pending()
+            && match self.state {
+                State::Linger => true,
+                State::Head => self.input.as_ref().is_none_or(Buffer::is_empty),
+                _ => false,
+            }
     }
 
     /// No further request is read; what is still to be written goes out first. With `linger` the peer may have sent more
     /// than was read, and closing at once would cost it the response.
     fn finish(&mut self, linger: bool) {
         self.closing = true;
+        // What was waited for does not matter any more; writing and lingering have limits of their own.
+        self.deadline = None;
         if linger {
             self.state = State::Linger;
         }
@@ -74,10 +78,9 @@ impl<S: Service> Server<S> {
         loop {
             if conn.pending() {
                 match conn.flush() {
-                    Some(true) => {
-                        conn.sent = 0;
-                        conn.output.clear();
-                    }
+                    // The limit was for writing. A request body has its own, which goes on.
+                    Some(true) if !matches!(conn.state, State::Body(_)) => conn.deadline = None,
+                    Some(true) => {}
                     Some(false) => {
                         conn.deadline
                             .get_or_insert_with(|| Instant::now() + self.kernel.timing.write);
@@ -87,6 +90,9 @@ impl<S: Service> Server<S> {
                 }
             }
             if conn.closing && !matches!(conn.state, State::Service) {
+                if matches!(conn.state, State::Discard(_)) {
+                    conn.state = State::Linger;
+                }
                 if !matches!(conn.state, State::Linger) || conn.end_of_file {
                     return Verdict::Close;
                 }
@@ -99,10 +105,18 @@ impl<S: Service> Server<S> {
                     }
                 }
             }
+            if turns >= TURN {
+                self.kernel.ready.push_back(index);
+                return Verdict::Keep;
+            }
             let progress = match conn.state {
                 State::Head => self.head(conn, index),
                 State::Body(_) => self.body(conn, index),
-                State::Discard(_) => discard(conn),
+                State::Discard(_) => {
+                    let limit = self.kernel.timing.body;
+                    conn.deadline.get_or_insert_with(|| Instant::now() + limit);
+                    discard(conn)
+                }
                 State::Linger => {
                     if let Some(input) = &mut conn.input {
                         input.consume(input.len());
@@ -112,17 +126,11 @@ impl<S: Service> Server<S> {
                 State::Service => Progress::NeedService,
             };
             match progress {
-                Progress::Again => {
-                    turns += 1;
-                    if turns >= TURN && !conn.pending() {
-                        self.kernel.ready.push(index);
-                        return Verdict::Keep;
-                    }
-                }
+                Progress::Again => turns += 1,
                 Progress::NeedService => return Verdict::Keep,
                 Progress::Finished => return Verdict::Close,
                 Progress::NeedBytes => match conn.read(&mut self.kernel.buffers) {
-                    Got::Bytes => {}
+                    Got::Bytes => turns += 1,
                     Got::Nothing => return Verdict::Keep,
                     Got::Broken => return Verdict::Close,
                     Got::EndOfFile => {
@@ -210,7 +218,8 @@ impl<S: Service> Server<S> {
                 self.request(conn, index, length, None)
             }
             Ok(None) => {
-                if conn.idle {
+                // After another request on the same connection there is no limit yet.
+                if conn.idle || conn.deadline.is_none() {
                     conn.idle = false;
                     conn.deadline = Some(Instant::now() + timing.head);
                 }
@@ -219,7 +228,8 @@ impl<S: Service> Server<S> {
                     // One byte more than a head may have, so that the search can tell.
                     let larger = (size * 4).min(limits::HEAD + 1);
                     if self.kernel.buffers.enlarge(input, larger).is_err() {
-                        return self.reject(conn, HeadError::TooLarge);
+                        log::debug!(target: S::NAME, "<-- refused: too much memory is in use");
+                        return self.reject_with(conn, 503);
                     }
                 }
                 Progress::NeedBytes
@@ -234,6 +244,10 @@ impl<S: Service> Server<S> {
             return Progress::Finished;
         };
         log::debug!(target: S::NAME, "<-- refused: {error}");
+        self.reject_with(conn, status)
+    }
+
+    fn reject_with(&mut self, conn: &mut Conn, status: u16) -> Progress {
         let meta = self.meta(None);
         if conn.output.capacity() == 0 {
             conn.output = self.kernel.buffers.output();
@@ -293,7 +307,7 @@ impl<S: Service> Server<S> {
                         input.consume(here);
                         (length > here as u64).then(|| Discard::Length(length - here as u64))
                     }
-                    BodyLength::Chunked => Some(Discard::Chunked(chunked::Decoder::new())),
+                    BodyLength::Chunked => Some(Discard::Chunked(chunked::Decoder::new(), 0)),
                 };
                 conn.served = true;
                 conn.idle = false;
@@ -368,7 +382,11 @@ impl<S: Service> Server<S> {
             Err(error) => return Decision::Rejected(error),
         };
         let mut meta = match (&conn.meta, body) {
-            (Some(meta), Some(_)) => *meta,
+            (Some(meta), Some(_)) => Meta {
+                close: meta.close || self.kernel.stopping,
+                date: wall_clock(),
+                ..*meta
+            },
             _ => self.meta(Some(&head)),
         };
         if body.is_none() {
@@ -472,6 +490,7 @@ impl<S: Service> Server<S> {
         let id = RequestId {
             index,
             generation: conn.generation,
+            number: meta.number,
         };
         let request = Request {
             id,
@@ -487,10 +506,12 @@ impl<S: Service> Server<S> {
             conn.output = self.kernel.buffers.output();
         }
         let mut closing = meta.close;
+        let before = conn.output.len();
         let reply = Reply {
             out: &mut conn.output,
             closing: &mut closing,
             meta,
+            owed_after: None,
         };
         match self.service.request(
             request,
@@ -499,7 +520,12 @@ impl<S: Service> Server<S> {
                 kernel: &mut self.kernel,
             },
         ) {
-            Handled::Now => conn.closing |= closing,
+            Handled::Now => {
+                if conn.output.len() == before {
+                    response::write_unanswered(&mut conn.output, &meta);
+                }
+                conn.closing |= closing;
+            }
             Handled::Later => {
                 conn.meta = Some(meta);
                 conn.state = State::Service;
@@ -547,7 +573,8 @@ impl<S: Service> Server<S> {
             return self.request(conn, index, head, Some(length));
         }
         if input.len() == input.size() {
-            let larger = input.size() * 2;
+            // One byte more than there may be, so that too much shows.
+            let larger = (input.size() * 2).min(head + S::BODY_LIMIT + 1);
             if self.kernel.buffers.enlarge(input, larger).is_err() {
                 self.overloaded(conn);
                 return Progress::Again;
@@ -586,9 +613,14 @@ fn discard(conn: &mut Conn) -> Progress {
             *length -= here as u64;
             *length == 0
         }
-        Discard::Chunked(decoder) => match decoder.decode(input.data_mut()) {
+        Discard::Chunked(decoder, total) => match decoder.decode(input.data_mut()) {
             Ok(step) => {
                 input.consume(step.consumed);
+                *total += step.consumed as u64;
+                if *total > DISCARD_LIMIT {
+                    conn.finish(true);
+                    return Progress::Again;
+                }
                 step.done
             }
             Err(_) => return Progress::Finished,
@@ -596,6 +628,7 @@ fn discard(conn: &mut Conn) -> Progress {
     };
     if done {
         conn.state = State::Head;
+        conn.deadline = None;
         return Progress::Again;
     }
     Progress::NeedBytes

@@ -10,11 +10,11 @@ mod table;
 mod watch;
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 use std::fmt;
 use std::io;
 use std::os::fd::AsRawFd as _;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use aziot_core::access::Accounts;
@@ -25,10 +25,12 @@ use sd_notify::NotifyState;
 
 use self::alarms::{Alarms, ClockSteps};
 use self::buffers::Buffers;
-use self::conn::Conn;
+pub use self::buffers::Held;
+use self::conn::{Conn, State};
 use self::exchange::Verdict;
+use self::response::Meta;
 use self::table::Table;
-use self::watch::Watch;
+pub use self::watch::Watch;
 use crate::lanes::{Done, Lanes};
 use crate::listener::{self, Endpoint, Listener, Passed};
 use crate::service::{Alarm, Context, Reply, RequestId, Service};
@@ -42,9 +44,10 @@ pub struct Setup {
     pub endpoint: Endpoint,
     /// Connections a user may have open.
     pub max_requests: u64,
-    /// The main configuration file and the drop-in directory, to be watched for changes; none for services that only read
-    /// them at start.
-    pub watch: Option<(PathBuf, PathBuf)>,
+    /// What the service manager passed. See [`passed`].
+    pub passed: Passed,
+    /// The watch on the configuration, from before it was read; none for services that only read it at start.
+    pub watch: Option<Watch>,
     /// The time limits.
     pub timing: Timing,
     /// Whether the loop logs `Starting server...` when it owns the socket. A service that has more to do first logs it
@@ -83,6 +86,28 @@ impl std::error::Error for Error {
     }
 }
 
+/// What the service manager passed. To be asked for before anything else that opens descriptors: one that was announced
+/// but not passed must not turn out to be one of those.
+///
+/// # Errors
+/// [`Error::Listen`] with malformed variables.
+pub fn passed() -> Result<Passed, Error> {
+    Passed::from_env().map_err(Error::Listen)
+}
+
+/// Begins to watch the main configuration file and the drop-in directory. To be done before they are read, so that no
+/// change is missed. Where that is not possible, a warning says so.
+#[must_use]
+pub fn watch_configuration(main: &Path, directory: &Path) -> Option<Watch> {
+    Watch::new(main, directory)
+        .map_err(|error| {
+            log::warn!(
+                "could not watch the configuration: {error}; restart the service after changes"
+            );
+        })
+        .ok()
+}
+
 /// What services reach through their [`Context`].
 pub struct Kernel<E: Send + 'static> {
     pub(crate) lanes: Lanes<E>,
@@ -95,7 +120,7 @@ pub struct Kernel<E: Send + 'static> {
     table: Table,
     buffers: Buffers,
     /// Connections to be looked at without the kernel saying so: late answers, and pipelines that had their turn.
-    ready: Vec<u32>,
+    ready: VecDeque<u32>,
     stopping: bool,
     requests: u64,
     log_target: &'static str,
@@ -104,21 +129,32 @@ pub struct Kernel<E: Send + 'static> {
 impl<E: Send + 'static> Kernel<E> {
     /// The reply to a request that is outstanding.
     pub(crate) fn reply(&mut self, id: RequestId) -> Option<Reply<'_>> {
-        let conn = self.table.of(id)?;
-        let mut meta = conn.meta.take()?;
+        let conn = self.table.same(id.index, id.generation)?;
+        let awaits = |meta: &mut Meta| meta.number == id.number;
+        let mut meta = match conn.state {
+            State::Service => conn.meta.take_if(awaits)?,
+            _ => return None,
+        };
         meta.close |= self.stopping;
         meta.date = wall_clock();
         conn.answered();
         if conn.output.capacity() == 0 {
             conn.output = self.buffers.output();
         }
-        self.ready.push(id.index);
+        self.ready.push_back(id.index);
         conn.closing |= meta.close;
+        let before = conn.output.len();
         Some(Reply {
             out: &mut conn.output,
             closing: &mut conn.closing,
             meta,
+            owed_after: Some(before),
         })
+    }
+
+    /// Counts a copy of a request body that a job works on.
+    pub(crate) fn hold(&self, bytes: usize) -> Held {
+        self.buffers.hold(bytes)
     }
 }
 
@@ -139,6 +175,9 @@ const USERS: usize = 256;
 /// Connections accepted before those that are there have their turn: clients that connect without pause must not keep the
 /// loop busy for themselves.
 const ACCEPTED_AT_ONCE: usize = 32;
+
+/// Entries of the timer queue below which nobody looks for outdated ones.
+const TIMERS: usize = 256;
 
 /// A reload waits for quiet, but not for ever.
 const RELOAD_LATEST: u32 = 10;
@@ -172,6 +211,8 @@ struct Server<S: Service> {
     /// Decoded path parameters go here.
     scratch: Vec<u8>,
     accept_again: Option<Instant>,
+    /// `accept` failed the last time, and the log says so.
+    accept_fails: bool,
     reload: Option<Reload>,
     watchdog: Option<(Duration, Instant)>,
     stop_by: Option<Instant>,
@@ -185,21 +226,14 @@ struct Reload {
 impl<S: Service> Server<S> {
     fn new(make: impl FnOnce(&mut Context<'_, S>) -> S, setup: Setup) -> Result<Self, Error> {
         let broken = |what| move |error: io::Error| Error::Loop(what, error);
-        let passed = Passed::from_env().map_err(Error::Listen)?;
         let signals = Signals::new().map_err(broken("signal handling"))?;
         let poll = Poll::new().map_err(broken("the event queue"))?;
         let waker = mio::Waker::new(poll.registry(), WAKER).map_err(broken("the event queue"))?;
         let alarms = Alarms::new().map_err(broken("a timer"))?;
         let clock = ClockSteps::new().map_err(broken("a timer"))?;
-        let watch = setup.watch.and_then(|(main, directory)| {
-            Watch::new(&main, &directory)
-                .map_err(|error| {
-                    log::warn!("could not watch the configuration: {error}; restart the service after changes");
-                })
-                .ok()
-        });
+        let watch = setup.watch;
         // Last: whoever finds the socket finds a service that notices signals and changes of its configuration.
-        let listener = listener::listen(&setup.endpoint, &passed).map_err(Error::Listen)?;
+        let listener = listener::listen(&setup.endpoint, &setup.passed).map_err(Error::Listen)?;
 
         let registry = poll.registry();
         let register =
@@ -221,7 +255,7 @@ impl<S: Service> Server<S> {
             failed: false,
             table: Table::default(),
             buffers: Buffers::default(),
-            ready: Vec::new(),
+            ready: VecDeque::new(),
             stopping: false,
             requests: 0,
             log_target: S::NAME,
@@ -248,6 +282,7 @@ impl<S: Service> Server<S> {
             timers: BinaryHeap::new(),
             scratch: Vec::new(),
             accept_again: None,
+            accept_fails: false,
             reload: None,
             watchdog,
             stop_by: None,
@@ -376,7 +411,7 @@ impl<S: Service> Server<S> {
     }
 
     fn expire(&mut self, index: u32, generation: u32, at: Instant, now: Instant) {
-        let Some(conn) = self.kernel.table.of(RequestId { index, generation }) else {
+        let Some(conn) = self.kernel.table.same(index, generation) else {
             return;
         };
         if conn.queued != Some(at) {
@@ -403,6 +438,15 @@ impl<S: Service> Server<S> {
             let generation = conn.generation;
             self.timers.push(Reverse((deadline, index, generation)));
         }
+        // Connections that come and go leave their entries behind.
+        if self.timers.len() >= TIMERS.max(4 * self.kernel.table.len()) {
+            let table = &mut self.kernel.table;
+            self.timers.retain(|Reverse((at, index, generation))| {
+                table
+                    .same(*index, *generation)
+                    .is_some_and(|conn| conn.queued == Some(*at))
+            });
+        }
     }
 
     fn accept(&mut self) {
@@ -411,13 +455,20 @@ impl<S: Service> Server<S> {
         }
         for _ in 0..ACCEPTED_AT_ONCE {
             match self.listener.socket.accept() {
-                Ok((stream, _)) => self.admit(stream),
+                Ok((stream, _)) => {
+                    self.accept_fails = false;
+                    self.admit(stream);
+                }
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => return,
                     io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
                     _ => {
                         // Out of descriptors or memory: connections in progress go on, and end.
-                        log::warn!("could not accept a connection: {error}; trying again shortly");
+                        if !std::mem::replace(&mut self.accept_fails, true) {
+                            log::warn!(
+                                "could not accept a connection: {error}; trying again until it works"
+                            );
+                        }
                         self.accept_again = Some(Instant::now() + self.kernel.timing.accept_pause);
                         return;
                     }
@@ -545,8 +596,9 @@ impl<S: Service> Server<S> {
     fn look_at_ready(&mut self) {
         // Connections that become ready meanwhile have their turn after the next look at the kernel's events.
         for _ in 0..self.kernel.ready.len() {
-            let index = self.kernel.ready.remove(0);
-            self.drive(index);
+            if let Some(index) = self.kernel.ready.pop_front() {
+                self.drive(index);
+            }
         }
     }
 
@@ -578,6 +630,10 @@ impl<S: Service> Server<S> {
 
     fn reload_now(&mut self) {
         self.reload = None;
+        // Directories may have come since the watch was told of a change.
+        if let Some(watch) = &mut self.watch {
+            watch.renew();
+        }
         notify_reloading();
         self.service.reload(&mut Context {
             kernel: &mut self.kernel,

@@ -3,8 +3,9 @@
 
 use aziot_core::http::write::{Content, ResponseHead};
 use aziot_core::http::{Connection, Version};
-use aziot_core::json::BufferFull;
+use aziot_core::json::{self, BufferFull};
 use aziot_core::time::UnixTime;
+use zeroize::Zeroize as _;
 
 /// Room kept for a response head; ours are about 130 bytes.
 const HEAD: usize = aziot_core::limits::WRITTEN_RESPONSE_HEAD;
@@ -70,7 +71,7 @@ pub fn write(
     let base = out.len();
     let mut room = out.capacity().max(base + HEAD + 768);
     let length = loop {
-        out.resize(room, 0);
+        resize(out, room, base);
         match out.get_mut(base + HEAD..).map(&body) {
             Some(Ok(length)) => break length,
             Some(Err(BufferFull)) | None => room *= 2,
@@ -81,8 +82,22 @@ pub fn write(
     out[base..base + head_length].copy_from_slice(&head_bytes[..head_length]);
     let body_length = if meta.head_only { 0 } else { length };
     out.copy_within(base + HEAD..base + HEAD + body_length, base + head_length);
+    // What of the body stays behind the end may be a key.
+    out[base + head_length + body_length..].zeroize();
     out.truncate(base + head_length + body_length);
     log::debug!(target: meta.target, "--> {status} {{\"content-type\": \"application/json\"}}{}", meta.tag());
+}
+
+/// Makes room for `size` bytes and keeps the first `base` of them. Memory that is left for larger one is wiped: a part of
+/// a body is in it.
+fn resize(out: &mut Vec<u8>, size: usize, base: usize) {
+    if size > out.capacity() {
+        let mut larger = Vec::with_capacity(size);
+        larger.extend_from_slice(&out[..base]);
+        out.as_mut_slice().zeroize();
+        *out = larger;
+    }
+    out.resize(size, 0);
 }
 
 /// Appends a 204.
@@ -93,6 +108,15 @@ pub fn write_no_content(out: &mut Vec<u8>, meta: &Meta) {
 /// Appends a response with an empty body, for errors found before a request could be understood.
 pub fn write_empty(out: &mut Vec<u8>, meta: &Meta, status: u16) {
     write_bare(out, meta, status, Content::Empty);
+}
+
+/// Answers a request that the service said it had answered, or had kept the reply of, and had not: the next response on
+/// the connection must not be taken for this one's.
+pub fn write_unanswered(out: &mut Vec<u8>, meta: &Meta) {
+    log::error!(target: meta.target, "!!! internal error: a request was not answered{}", meta.tag());
+    write(out, meta, 500, |room| {
+        json::write_message(&"internal error", room)
+    });
 }
 
 fn write_bare(out: &mut Vec<u8>, meta: &Meta, status: u16, content: Content) {
@@ -109,6 +133,42 @@ fn head_into(out: &mut [u8; HEAD], head: ResponseHead) -> usize {
         Err(error) => {
             log::error!("could not write a response head: {error}");
             0
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn meta() -> Meta {
+        Meta {
+            version: Version::Http11,
+            close: false,
+            connection: [Connection::Default, Connection::Close],
+            head_only: false,
+            number: 1,
+            target: "aziot_test",
+            date: UnixTime::default(),
+        }
+    }
+
+    #[test]
+    fn a_body_of_any_length_follows_its_head() {
+        for size in [0, 1, 767, 768, 769, 5000, 100_000] {
+            let mut out = b"before".to_vec();
+            write(&mut out, &meta(), 200, |room| {
+                room.get_mut(..size).ok_or(BufferFull)?.fill(b'k');
+                Ok(size)
+            });
+            let text = String::from_utf8(out).unwrap();
+            let (head, body) = text.split_once("\r\n\r\n").unwrap();
+            assert!(head.starts_with("beforeHTTP/1.1 200"), "{head}");
+            assert!(
+                head.contains(&format!("content-length: {size}\r\n")),
+                "{head}"
+            );
+            assert_eq!(body, "k".repeat(size));
         }
     }
 }

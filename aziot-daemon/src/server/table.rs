@@ -1,7 +1,6 @@
 //! The table of connections. Places are reused; generations tell the users of a place apart.
 
 use super::conn::Conn;
-use crate::service::RequestId;
 
 /// The connections.
 #[derive(Default)]
@@ -51,10 +50,9 @@ impl Table {
         self.places.get_mut(index as usize)?.conn.as_deref_mut()
     }
 
-    /// The connection of a request, if it is still the same.
-    pub fn of(&mut self, id: RequestId) -> Option<&mut Conn> {
-        self.at(id.index)
-            .filter(|conn| conn.generation == id.generation)
+    /// The connection at a place, if it is still the same.
+    pub fn same(&mut self, index: u32, generation: u32) -> Option<&mut Conn> {
+        self.at(index).filter(|conn| conn.generation == generation)
     }
 
     /// Takes a connection out to drive it; the place stays reserved.

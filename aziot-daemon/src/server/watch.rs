@@ -129,13 +129,20 @@ impl Watch {
                         }
                     });
         }
-        if any && let Err(error) = self.arm() {
+        if any {
+            self.renew();
+        }
+        changed
+    }
+
+    /// Sets the watches that are missing, and says so if that is not possible.
+    pub fn renew(&mut self) {
+        if let Err(error) = self.arm() {
             log::warn!(
                 "could not go on watching {}: {error}; restart the service after changes",
                 self.main.display()
             );
         }
-        changed
     }
 }
 

@@ -181,9 +181,17 @@ fn main() -> ExitCode {
         .ok()
         .and_then(|n| n.parse().ok())
         .unwrap_or(10);
+    let passed = match server::passed() {
+        Ok(passed) => passed,
+        Err(error) => {
+            logging::error_chain("service encountered an error", Some(&error));
+            return ExitCode::FAILURE;
+        }
+    };
     let setup = Setup {
         endpoint: Endpoint::Path(socket.into()),
         max_requests,
+        passed,
         watch: None,
         timing: Timing::from_env(),
         announce: true,
