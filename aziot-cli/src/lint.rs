@@ -19,6 +19,7 @@ pub fn run(options: &ConfigOptions) -> Result<(), Failure> {
     let (config, mut warnings) = apply::read_super_config(options, &root)?;
     let users = ServiceUsers::query(&root)?;
     let output = apply::translate(&config, &users, &root);
+    warnings.extend(check::beyond_this_build(&output));
     if let Some(service) = hidden(&root) {
         complain(format_args!(
             "Note: the present configuration of {} cannot be read by this user, so it was not checked together with the new one",

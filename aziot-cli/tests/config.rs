@@ -300,6 +300,19 @@ fn unreadable_files_are_named() {
 }
 
 #[test]
+fn what_the_identity_service_cannot_do_yet_is_told_when_it_is_configured() {
+    let sandbox = with(
+        "hostname = \"h\"\n[provisioning]\nsource = \"dps\"\nglobal_endpoint = \"https://dps.example\"\nid_scope = \"s\"\n\
+         attestation = { method = \"tpm\", registration_id = \"r\" }\n",
+    );
+    let expected = "the Identity Service of this release will not start: bad settings: \
+                    `provisioning.attestation.method = \"tpm\"` is not supported by this build yet";
+    let run = sandbox.run(&["config", "apply"]).succeeds();
+    assert!(run.stderr.contains(expected), "{run:?}");
+    sandbox.run(&["config", "lint"]).fails_with(&[expected]);
+}
+
+#[test]
 fn unknown_keys_warn_and_fail_when_strict() {
     let sandbox = with(&format!(
         "hostnam = \"x\"\n{}",

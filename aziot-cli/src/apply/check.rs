@@ -9,6 +9,7 @@ use aziot_core::config::identityd::Source;
 use aziot_core::config::{Invalid, Merged, Places, Problem, certd, identityd, keyd, tpmd};
 use aziot_core::super_config::{HEADER, Output};
 use aziot_daemon::config_files::{self, ConfigFiles, Document, Read};
+use aziot_daemon::identityd::settings;
 use aziot_daemon::paths::{Root, Service};
 use zeroize::Zeroizing;
 
@@ -92,6 +93,17 @@ pub fn merged(documents: &[Generated; 4], root: &Root) -> Result<Vec<Problem>, F
         "the new configuration would not be valid together with the files beside it; nothing was changed",
         problems,
     ))
+}
+
+/// What the configuration asks for and the Identity Service of this release would refuse when it starts. The configuration
+/// is written all the same: the services beside it may be of another release.
+pub fn beyond_this_build(output: &Output) -> Option<Problem> {
+    let refusal = settings::check(&output.identityd).err()?;
+    Some(Problem {
+        location: None,
+        message: format!("the Identity Service of this release will not start: {refusal}"),
+        remedy: String::new(),
+    })
 }
 
 /// The service's files, with the generated document in its place among them.

@@ -30,6 +30,7 @@ pub fn run(options: &ConfigOptions) -> Result<(), Failure> {
     let output = translate(&config, &users, &root);
     let documents = check::documents(&output, &root);
     let device_key = root.key_secrets().join(DEVICE_ID);
+    warnings.extend(check::beyond_this_build(&output));
 
     let base = root.join("/etc/aziot");
     // The lock is dropped last, when whatever has to be put back has been.

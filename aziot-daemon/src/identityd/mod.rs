@@ -20,7 +20,7 @@ mod modules;
 mod provision;
 mod reads;
 mod reconcile;
-mod settings;
+pub mod settings;
 mod state;
 mod tools;
 mod writes;
