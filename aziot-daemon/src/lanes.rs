@@ -214,9 +214,11 @@ fn work<E: Send>(shared: &Shared<E>, done: &Done<E>, idle: Duration) {
         if let Some(job) = state.queue.pop_front() {
             state.running += 1;
             drop(state);
-            done.send(job());
+            let event = job();
             state = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+            // Before the loop is woken: at the end nothing else wakes it to see that the lane is done.
             state.running -= 1;
+            done.send(event);
             continue;
         }
         state.idle += 1;
@@ -290,6 +292,16 @@ mod tests {
         *gate.0.lock().unwrap() = true;
         gate.1.notify_all();
         assert_eq!(collect(&lanes, &mut poll, 8), [1; 8]);
+    }
+
+    #[test]
+    fn who_has_the_result_sees_the_lane_done() {
+        let (lanes, mut poll) = lanes();
+        for n in 0..500 {
+            lanes.run(Lane::Local, move || n).unwrap();
+            assert_eq!(collect(&lanes, &mut poll, 1), [n]);
+            assert!(!lanes.is_writing(), "after job {n}");
+        }
     }
 
     #[test]

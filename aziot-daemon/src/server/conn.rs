@@ -6,11 +6,11 @@ use std::time::Instant;
 use aziot_core::http::chunked;
 use aziot_core::http::request::HeadSearch;
 use mio::net::UnixStream;
-use zeroize::Zeroize as _;
 
 use super::buffers::{Buffer, Buffers, Held, SMALL};
 use super::response::Meta;
 use crate::sys::Peer;
+use crate::wipe::wipe;
 
 /// A connection and all that is known about its current request.
 pub struct Conn {
@@ -180,8 +180,8 @@ impl Conn {
         }
     }
 
-    /// Writes what is pending, and wipes it: it may be a key. `Some(true)` when all has gone, `Some(false)` when the peer has to read first, `None` when
-    /// the connection is broken.
+    /// Writes what is pending, and wipes it: it may be a key. `Some(true)` when all has gone, `Some(false)` when the peer
+    /// has to read first, `None` when the connection is broken.
     pub fn flush(&mut self) -> Option<bool> {
         while self.pending() {
             match self.stream.write(&self.output[self.sent..]) {
@@ -195,7 +195,7 @@ impl Conn {
                 }
             }
         }
-        self.output.as_mut_slice().zeroize();
+        wipe(&mut self.output);
         self.output.clear();
         self.sent = 0;
         Some(true)

@@ -5,7 +5,8 @@ use aziot_core::http::write::{Content, ResponseHead};
 use aziot_core::http::{Connection, Version};
 use aziot_core::json::{self, BufferFull};
 use aziot_core::time::UnixTime;
-use zeroize::Zeroize as _;
+
+use crate::wipe::wipe;
 
 /// Room kept for a response head; ours are about 130 bytes.
 const HEAD: usize = aziot_core::limits::WRITTEN_RESPONSE_HEAD;
@@ -83,7 +84,7 @@ pub fn write(
     let body_length = if meta.head_only { 0 } else { length };
     out.copy_within(base + HEAD..base + HEAD + body_length, base + head_length);
     // What of the body stays behind the end may be a key.
-    out[base + head_length + body_length..].zeroize();
+    wipe(&mut out[base + head_length + body_length..]);
     out.truncate(base + head_length + body_length);
     log::debug!(target: meta.target, "--> {status} {{\"content-type\": \"application/json\"}}{}", meta.tag());
 }
@@ -94,7 +95,7 @@ fn resize(out: &mut Vec<u8>, size: usize, base: usize) {
     if size > out.capacity() {
         let mut larger = Vec::with_capacity(size);
         larger.extend_from_slice(&out[..base]);
-        out.as_mut_slice().zeroize();
+        wipe(out);
         *out = larger;
     }
     out.resize(size, 0);
