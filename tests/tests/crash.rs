@@ -286,7 +286,7 @@ const MODULES: &str = "[[principal]]\nuid = 7001\nname = \"one\"\nidtype = [\"mo
 
 /// Two runs of the Identity Service: from nothing to a reconciled device, and on to a second module.
 #[test]
-fn state_files_hold_the_old_or_the_new_content() {
+fn is_58_state_files_hold_the_old_or_the_new_content() {
     let bench = Bench::new();
     bench.register_device();
     let tools = tempfile::tempdir().unwrap();

@@ -2,7 +2,6 @@
 
 mod api;
 mod callers;
-mod crash;
 mod device;
 mod modules;
 mod offline;
