@@ -105,6 +105,8 @@ pub fn run() -> Result<(), Fatal> {
 pub struct Identityd {
     settings: Arc<Settings>,
     files: ConfigFiles,
+    /// Counts readings of the configuration: the last one counts, also when it is done first.
+    readings: u64,
     root: Root,
     callers: Callers,
     tools: Arc<Tools>,
@@ -127,7 +129,7 @@ struct Held {
 /// What comes back from jobs.
 pub enum Event {
     /// The configuration was read again.
-    Config(Result<Box<Settings>, String>),
+    Config(u64, Result<Box<Settings>, String>),
     /// There is a device identity, or another one.
     Device(Option<Arc<Device>>),
     /// The look-up of the device's key handle.
@@ -166,6 +168,7 @@ impl Identityd {
             callers: settings::callers(&settings),
             settings: Arc::new(settings),
             files,
+            readings: 0,
             root,
             tools: Arc::new(tools),
             device: None,
@@ -526,7 +529,8 @@ impl Service for Identityd {
 
     fn event(&mut self, event: Event, cx: &mut Context<'_, Self>) {
         match event {
-            Event::Config(result) => self.config_read(result, cx),
+            Event::Config(reading, _) if reading != self.readings => {}
+            Event::Config(_, result) => self.config_read(result, cx),
             Event::Device(device) => self.adopt(device, cx),
             Event::Handle {
                 serial,
@@ -562,9 +566,12 @@ impl Service for Identityd {
 
     fn reload(&mut self, cx: &mut Context<'_, Self>) {
         let (files, places) = (self.files.clone(), self.root.places());
+        self.readings += 1;
+        let reading = self.readings;
         let read = cx.run(Lane::Local, move || {
             let result = settings::load(&files, &places).map(Box::new);
-            Event::Config(result.map_err(|error| crate::keyd::settings::chain(error.as_ref())))
+            let result = result.map_err(|error| crate::keyd::settings::chain(error.as_ref()));
+            Event::Config(reading, result)
         });
         if read.is_err() {
             log::warn!(
