@@ -11,11 +11,12 @@ use crate::apply::{self, check};
 use crate::args::ConfigOptions;
 use crate::failure::Failure;
 use crate::output::{complain, say};
+use crate::root;
 use crate::users::ServiceUsers;
 
 /// Runs the command.
 pub fn run(options: &ConfigOptions) -> Result<(), Failure> {
-    let root = apply::root()?;
+    let root = root::from_env()?;
     let (config, mut warnings) = apply::read_super_config(options, &root)?;
     let users = ServiceUsers::query(&root)?;
     let output = apply::translate(&config, &users, &root);

@@ -7,6 +7,7 @@ mod lint;
 mod manual;
 mod output;
 mod reprovision;
+mod root;
 mod system;
 mod users;
 

@@ -5,14 +5,14 @@ use std::path::Path;
 use aziot_core::super_config::{ConnectionString, manual_document};
 use aziot_crypto::file;
 
-use crate::apply;
 use crate::args::ManualOptions;
 use crate::failure::Failure;
 use crate::output::say;
+use crate::root;
 
 /// Runs the command.
 pub fn run(options: &ManualOptions, program: &str) -> Result<(), Failure> {
-    let root = apply::root()?;
+    let root = root::from_env()?;
     let path = options.file.clone().unwrap_or_else(|| root.super_config());
     if !options.force && path.symlink_metadata().is_ok() {
         return Err(Failure::new(already_configured(&path, program)));

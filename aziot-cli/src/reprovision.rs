@@ -13,9 +13,9 @@ use aziot_core::{json, json_input};
 use aziot_daemon::paths::Service;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
-use crate::apply;
 use crate::failure::Failure;
 use crate::output::{complain, say};
+use crate::root;
 
 /// Time for one attempt: the service itself waits out throttling by the cloud meanwhile.
 const TIMEOUT: Duration = Duration::from_secs(600);
@@ -35,7 +35,7 @@ json_input! {
 
 /// Runs the command.
 pub fn run() -> Result<(), Failure> {
-    let socket = apply::root()?.socket(Service::Identityd);
+    let socket = root::from_env()?.socket(Service::Identityd);
     let begun = Instant::now();
     let mut attempts = Attempts::new(Policy {
         retries: 0,

@@ -8,9 +8,9 @@ use std::process::{Command, Output, Stdio};
 
 use aziot_crypto::file;
 
-use crate::apply;
 use crate::failure::Failure;
 use crate::output::{complain, say, say_bytes, say_part};
+use crate::root;
 
 /// Names of the services, in the order in which they are stopped, started and shown. Each has a socket.
 const SERVICES: [&str; 4] = ["aziot-identityd", "aziot-keyd", "aziot-certd", "aziot-tpmd"];
@@ -28,7 +28,7 @@ pub fn is_running() -> bool {
 
 /// Under a moved root there are no units.
 fn refuse_moved_root() -> Result<(), Failure> {
-    if apply::root()?.is_moved() {
+    if root::from_env()?.is_moved() {
         return Err(Failure::new(
             "AZIOT_ROOT is set, and services under it are not managed by systemd: unset it to manage the installed services",
         ));

@@ -9,6 +9,7 @@ pub mod keyd;
 pub mod lanes;
 pub mod listener;
 pub mod logging;
+pub mod outcome;
 pub mod paths;
 pub mod process;
 pub mod server;

@@ -1,18 +1,12 @@
 //! Picks the service that the program name asks for, and runs it (spec, daemon chapter A.1, A.2, A.4).
 
-use std::error::Error;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt as _;
 use std::process::ExitCode;
 
+use crate::outcome::{Fatal, VERSION};
 use crate::{identityd, keyd, logging, sys};
-
-/// The package version that the build was told, or `dev build`.
-pub const VERSION: &str = match option_env!("PACKAGE_VERSION") {
-    Some(version) => version,
-    None => "dev build",
-};
 
 /// A service of the multi-call binary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,32 +86,6 @@ fn last_component(arg: &OsStr) -> Option<&OsStr> {
         .map(|end| &bytes[..=end])?;
     let name = trimmed.rsplit(|b| *b == b'/').next()?;
     (name != b".." && name != b"." && !name.is_empty()).then(|| OsStr::from_bytes(name))
-}
-
-/// An error that ends the process, with the line that heads its report.
-pub struct Fatal {
-    /// `could not read config` or `service encountered an error`.
-    pub top: &'static str,
-    /// The cause.
-    pub error: Box<dyn Error>,
-}
-
-impl Fatal {
-    /// A configuration that cannot be used.
-    pub fn config(error: impl Into<Box<dyn Error>>) -> Self {
-        Self {
-            top: "could not read config",
-            error: error.into(),
-        }
-    }
-
-    /// Anything else that keeps a service from running.
-    pub fn service(error: impl Into<Box<dyn Error>>) -> Self {
-        Self {
-            top: "service encountered an error",
-            error: error.into(),
-        }
-    }
 }
 
 /// Runs the service that the arguments ask for, to its end.

@@ -17,6 +17,7 @@ use aziot_daemon::paths::{Root, Service};
 use crate::args::ConfigOptions;
 use crate::failure::Failure;
 use crate::output::{complain, say};
+use crate::root;
 use crate::system;
 use crate::users::{ServiceUsers, User, is_root};
 use check::Generated;
@@ -24,7 +25,7 @@ use stage::{Lock, StageError, Transaction};
 
 /// Runs the command.
 pub fn run(options: &ConfigOptions) -> Result<(), Failure> {
-    let root = root()?;
+    let root = root::from_env()?;
     let (config, mut warnings) = read_super_config(options, &root)?;
     let users = ServiceUsers::query(&root)?;
     let output = translate(&config, &users, &root);
@@ -74,12 +75,6 @@ pub fn run(options: &ConfigOptions) -> Result<(), Failure> {
     }
     finish(&written, stale.then_some(device_key.as_path()), &root)
 }
-
-/// The root that the environment names.
-pub fn root() -> Result<Root, Failure> {
-    Root::from_env().map_err(|error| Failure::new(error.to_string()))
-}
-
 /// Reads and validates the super-config. Answers it, and the warnings about it.
 pub fn read_super_config(
     options: &ConfigOptions,

@@ -17,7 +17,7 @@ use super::hub::Module;
 use super::modules::Granted;
 use super::{Event, Identityd, busy, provision};
 use crate::lanes::Lane;
-use crate::process::VERSION;
+use crate::outcome::VERSION;
 use crate::service::{Context, Handled, Reply, RequestId};
 
 /// A successful answer.
