@@ -457,6 +457,41 @@ fn dm_09_signals_end_it_promptly() {
 }
 
 #[test]
+fn the_service_manager_is_told_of_reload_stop_and_life() {
+    let root = Root::with_keyd("");
+    let path = root.join("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    // The next message about `state`; those about life may come in between.
+    let told = |state: &str| {
+        let mut buffer = [0; 256];
+        loop {
+            let length = manager.recv(&mut buffer).unwrap();
+            let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            if text.lines().any(|line| line == state) {
+                return text;
+            }
+            assert_eq!(text.trim_end(), "WATCHDOG=1", "while waiting for {state}");
+        }
+    };
+    let daemon = keyd(&root)
+        .env("NOTIFY_SOCKET", &path)
+        .env("WATCHDOG_USEC", "100000")
+        .start();
+    told("READY=1");
+    for _ in 0..3 {
+        told("WATCHDOG=1");
+    }
+    daemon.signal(libc::SIGHUP);
+    let reloading = told("RELOADING=1");
+    assert!(reloading.contains("MONOTONIC_USEC="), "{reloading}");
+    told("READY=1");
+    daemon.signal(libc::SIGTERM);
+    told("STOPPING=1");
+    let _ = daemon.wait();
+}
+
+#[test]
 fn sighup_reloads_and_sigpipe_is_survived() {
     let root = Root::with_keyd("max_requests = 100\n");
     let mut daemon = Daemon::start("aziot-keyd", &root);
