@@ -233,7 +233,8 @@ mod tests {
         link.begin = Instant::now() - Duration::from_secs(10);
         link.probed();
         let pause = link.probe_in().unwrap();
-        assert!(pause > Duration::from_secs(9), "{pause:?}");
+        // The second pause of the row, and up to a quarter more.
+        assert!(pause > Duration::from_secs(7), "{pause:?}");
         link.probed();
         assert!(link.probe_in().unwrap() <= pause);
     }
