@@ -647,6 +647,38 @@ impl Id {
     }
 }
 
+/// A function of a list, which must not be a null pointer.
+macro_rules! member {
+    ($list:ident.$name:ident) => {
+        $list.$name.ok_or(LoadError::Missing(stringify!($name)))?
+    };
+}
+
+/// What the two public lists have in common. They have it in different places, so a type cannot say it.
+macro_rules! common {
+    ($list:ident) => {
+        Functions {
+            version: $list.base.version,
+            set_parameter: member!($list.set_parameter),
+            create_key_pair_if_not_exists: member!($list.create_key_pair_if_not_exists),
+            move_key_pair: None,
+            load_key_pair: member!($list.load_key_pair),
+            key_pair_parameter: member!($list.get_key_pair_parameter),
+            delete_key_pair: None,
+            create_key_if_not_exists: member!($list.create_key_if_not_exists),
+            load_key: member!($list.load_key),
+            import_key: member!($list.import_key),
+            delete_key: None,
+            derive_key: member!($list.derive_key),
+            sign: member!($list.sign),
+            verify: member!($list.verify),
+            encrypt: member!($list.encrypt),
+            decrypt: member!($list.decrypt),
+            extended: None,
+        }
+    };
+}
+
 impl Functions {
     /// Asks for our own list, then for 2.1.0.0, then for 2.0.0.0; what the returned list says about itself counts.
     fn get(entry: abi::FunctionListGetter) -> Result<Self, LoadError> {
@@ -685,87 +717,26 @@ impl Functions {
     fn from_extended(list: &abi::FunctionListExtended) -> Result<Self, LoadError> {
         let mut functions = Self::from_2_1(&list.public)?;
         functions.extended = Some(Extended {
-            sign: list.try_sign.ok_or(LoadError::Missing("try_sign"))?,
-            verify: list.try_verify.ok_or(LoadError::Missing("try_verify"))?,
-            derive_key: list
-                .try_derive_key
-                .ok_or(LoadError::Missing("try_derive_key"))?,
-            load_key: list
-                .try_load_key
-                .ok_or(LoadError::Missing("try_load_key"))?,
-            sweep: list.sweep.ok_or(LoadError::Missing("sweep"))?,
+            sign: member!(list.try_sign),
+            verify: member!(list.try_verify),
+            derive_key: member!(list.try_derive_key),
+            load_key: member!(list.try_load_key),
+            sweep: member!(list.sweep),
         });
         Ok(functions)
     }
 
     fn from_2_1(list: &abi::FunctionList2_1_0_0) -> Result<Self, LoadError> {
         Ok(Self {
-            version: list.base.version,
-            set_parameter: list
-                .set_parameter
-                .ok_or(LoadError::Missing("set_parameter"))?,
-            create_key_pair_if_not_exists: list
-                .create_key_pair_if_not_exists
-                .ok_or(LoadError::Missing("create_key_pair_if_not_exists"))?,
-            move_key_pair: Some(
-                list.move_key_pair
-                    .ok_or(LoadError::Missing("move_key_pair"))?,
-            ),
-            load_key_pair: list
-                .load_key_pair
-                .ok_or(LoadError::Missing("load_key_pair"))?,
-            key_pair_parameter: list
-                .get_key_pair_parameter
-                .ok_or(LoadError::Missing("get_key_pair_parameter"))?,
-            delete_key_pair: Some(
-                list.delete_key_pair
-                    .ok_or(LoadError::Missing("delete_key_pair"))?,
-            ),
-            create_key_if_not_exists: list
-                .create_key_if_not_exists
-                .ok_or(LoadError::Missing("create_key_if_not_exists"))?,
-            load_key: list.load_key.ok_or(LoadError::Missing("load_key"))?,
-            import_key: list.import_key.ok_or(LoadError::Missing("import_key"))?,
-            delete_key: Some(list.delete_key.ok_or(LoadError::Missing("delete_key"))?),
-            derive_key: list.derive_key.ok_or(LoadError::Missing("derive_key"))?,
-            sign: list.sign.ok_or(LoadError::Missing("sign"))?,
-            verify: list.verify.ok_or(LoadError::Missing("verify"))?,
-            encrypt: list.encrypt.ok_or(LoadError::Missing("encrypt"))?,
-            decrypt: list.decrypt.ok_or(LoadError::Missing("decrypt"))?,
-            extended: None,
+            move_key_pair: Some(member!(list.move_key_pair)),
+            delete_key_pair: Some(member!(list.delete_key_pair)),
+            delete_key: Some(member!(list.delete_key)),
+            ..common!(list)
         })
     }
 
     fn from_2_0(list: &abi::FunctionList2_0_0_0) -> Result<Self, LoadError> {
-        Ok(Self {
-            version: list.base.version,
-            set_parameter: list
-                .set_parameter
-                .ok_or(LoadError::Missing("set_parameter"))?,
-            create_key_pair_if_not_exists: list
-                .create_key_pair_if_not_exists
-                .ok_or(LoadError::Missing("create_key_pair_if_not_exists"))?,
-            move_key_pair: None,
-            load_key_pair: list
-                .load_key_pair
-                .ok_or(LoadError::Missing("load_key_pair"))?,
-            key_pair_parameter: list
-                .get_key_pair_parameter
-                .ok_or(LoadError::Missing("get_key_pair_parameter"))?,
-            delete_key_pair: None,
-            create_key_if_not_exists: list
-                .create_key_if_not_exists
-                .ok_or(LoadError::Missing("create_key_if_not_exists"))?,
-            load_key: list.load_key.ok_or(LoadError::Missing("load_key"))?,
-            import_key: list.import_key.ok_or(LoadError::Missing("import_key"))?,
-            delete_key: None,
-            derive_key: list.derive_key.ok_or(LoadError::Missing("derive_key"))?,
-            sign: list.sign.ok_or(LoadError::Missing("sign"))?,
-            verify: list.verify.ok_or(LoadError::Missing("verify"))?,
-            encrypt: list.encrypt.ok_or(LoadError::Missing("encrypt"))?,
-            decrypt: list.decrypt.ok_or(LoadError::Missing("decrypt"))?,
-            extended: None,
-        })
+        Ok(common!(list))
     }
 }
 

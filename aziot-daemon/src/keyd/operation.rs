@@ -231,12 +231,7 @@ pub fn execute(
             issue(library, mode, Subject::Key(id("id", request.key_id)?), work)
         }
         (Op::Keys, _) => {
-            let key = checked(
-                library,
-                mode,
-                call.decode::<KeyHandle<'_>>()?.key_handle,
-                &mut work.handle,
-            )?;
+            let key = named(library, mode, &mut call, &mut work.handle)?;
             let id = key
                 .key()
                 .map_err(|error| Failure::parameter("handle", &error))?;
@@ -267,12 +262,7 @@ pub fn execute(
             )
         }
         (Op::KeyPairs, _) => {
-            let key = checked(
-                library,
-                mode,
-                call.decode::<KeyHandle<'_>>()?.key_handle,
-                &mut work.handle,
-            )?;
+            let key = named(library, mode, &mut call, &mut work.handle)?;
             let id = key
                 .key_pair()
                 .map_err(|error| Failure::parameter("handle", &error))?;
@@ -309,12 +299,7 @@ pub fn execute(
             issue(library, mode, subject, work)
         }
         (Op::DerivedKeyExport, _) => {
-            let key = checked(
-                library,
-                mode,
-                call.decode::<KeyHandle<'_>>()?.key_handle,
-                &mut work.handle,
-            )?;
+            let key = named(library, mode, &mut call, &mut work.handle)?;
             let (base, data) = key
                 .derived()
                 .map_err(|error| Failure::parameter("handle", &error))?;
@@ -363,12 +348,7 @@ fn parameter(
     work: &mut Work,
 ) -> Result<Answer, Failure> {
     let name = call.param;
-    let key = checked(
-        library,
-        mode,
-        call.decode::<KeyHandle<'_>>()?.key_handle,
-        &mut work.handle,
-    )?;
+    let key = named(library, mode, &mut call, &mut work.handle)?;
     let id = match key {
         KeyRef::Key(id) | KeyRef::KeyPair(id) => id,
         KeyRef::Derived { base, .. } => base.id(),
@@ -486,6 +466,17 @@ fn removed(result: Result<(), CallError>, what: &'static str) -> Result<Answer, 
         }
         result => result.map(|()| Answer::Nothing).map_err(failed(what)),
     }
+}
+
+/// The key whose handle is all there is in the request.
+fn named<'b>(
+    library: &Library,
+    mode: Mode,
+    call: &mut Call<'_>,
+    buffer: &'b mut Vec<u8>,
+) -> Result<KeyRef<'b>, Failure> {
+    let request: KeyHandle<'_> = call.decode()?;
+    checked(library, mode, request.key_handle, buffer)
 }
 
 /// Checks a handle in a copy, because it is decoded in place and its text may still be needed.
