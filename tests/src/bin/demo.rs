@@ -217,11 +217,14 @@ impl Device {
             fs::create_dir_all(root.join("etc/aziot").join(service).join("config.d"))?;
         }
         fs::create_dir_all(root.join("run/aziot"))?;
-        let own = std::env::current_exe()?;
-        let binaries = own
-            .parent()
-            .ok_or("this program has no directory")?
-            .to_owned();
+        let binaries = match std::env::args_os().nth(1) {
+            // Absolute, because the services get it as a place to search for the key library.
+            Some(directory) => fs::canonicalize(directory)?,
+            None => std::env::current_exe()?
+                .parent()
+                .ok_or("this program has no directory")?
+                .to_owned(),
+        };
         for name in ["aziotd", "aziotctl", "libaziot_keys.so"] {
             if !binaries.join(name).exists() {
                 return Err(format!("{name} is not built: run `make demo`").into());
