@@ -42,7 +42,7 @@ pub const VERSION_2_0_0_0: c_uint = 0x0200_0000;
 pub const VERSION_2_1_0_0: c_uint = 0x0201_0000;
 /// Version of our private list, see [`FunctionListExtended`]. Not in the public header; a library that does not know
 /// it answers [`Rc::INVALID_PARAMETER`], and the caller goes on with the public versions.
-pub const VERSION_EXTENDED: c_uint = 0x02ff_0001;
+pub const VERSION_EXTENDED: c_uint = 0x02ff_0002;
 
 /// `AZIOT_KEYS_RC`: what a function of the library answers.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -225,6 +225,65 @@ pub type KeyLocation = unsafe extern "C" fn(id: *const c_char, location: *mut c_
 /// `sweep()` of the private list.
 pub type Sweep = unsafe extern "C" fn() -> Rc;
 
+/// `report(key, token, context)` of the private list: calls `key` once for every key that is known of and `token` once for
+/// every token, each with `context`. What they are shown lives until they return.
+pub type Report =
+    unsafe extern "C" fn(key: VisitKey, token: VisitToken, context: *mut c_void) -> Rc;
+/// Is shown a key.
+pub type VisitKey = unsafe extern "C" fn(context: *mut c_void, key: *const KeyReport);
+/// Is shown a token.
+pub type VisitToken = unsafe extern "C" fn(context: *mut c_void, token: *const TokenReport);
+
+/// One key in a report. Strings are NUL-terminated UTF-8 or null; none is a secret.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct KeyReport {
+    /// Its id; null for a file whose name is all that is known.
+    pub id: *const c_char,
+    /// [`KEY_KIND_UNKNOWN`], [`KEY_KIND_SYMMETRIC`] or [`KEY_KIND_PAIR`].
+    pub kind: c_uint,
+    /// [`KEY_LOCATION_NONE`] if it is nowhere yet, [`KEY_LOCATION_FILE`] or [`KEY_LOCATION_PKCS11`].
+    pub location: c_uint,
+    /// The path, or the `pkcs11:` URI without its PIN.
+    pub place: *const c_char,
+    /// 1 if the configuration gives it a location of its own, otherwise 0.
+    pub preloaded: c_uint,
+    /// Why it cannot be used, or that it is not where the configuration would have it; null if there is nothing to say.
+    pub remark: *const c_char,
+}
+
+/// One token in a report. Strings as in [`KeyReport`].
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct TokenReport {
+    /// The `pkcs11:` URI without its PIN.
+    pub uri: *const c_char,
+    /// [`TOKEN_STATE_UNUSED`], [`TOKEN_STATE_WORKING`] or [`TOKEN_STATE_FAILING`].
+    pub state: c_uint,
+    /// Since when, in seconds since 1970.
+    pub since: u64,
+    /// Why it fails; null unless it does.
+    pub failure: *const c_char,
+    /// When the module is loaded again at the earliest, in seconds since 1970; 0 when nothing keeps the next use from trying.
+    pub next_attempt: u64,
+    /// Open sessions.
+    pub sessions: c_uint,
+}
+
+/// [`KeyReport::kind`]: it has not been looked at.
+pub const KEY_KIND_UNKNOWN: c_uint = 0;
+/// [`KeyReport::kind`]: a symmetric key.
+pub const KEY_KIND_SYMMETRIC: c_uint = 1;
+/// [`KeyReport::kind`]: a key pair.
+pub const KEY_KIND_PAIR: c_uint = 2;
+
+/// [`TokenReport::state`]: not used yet.
+pub const TOKEN_STATE_UNUSED: c_uint = 0;
+/// [`TokenReport::state`]: the last use succeeded.
+pub const TOKEN_STATE_WORKING: c_uint = 1;
+/// [`TokenReport::state`]: the last use failed.
+pub const TOKEN_STATE_FAILING: c_uint = 2;
+
 /// `key_location`: nothing is configured where this key could be.
 pub const KEY_LOCATION_NONE: c_uint = 0;
 /// `key_location`: the key lives, or would be created, in a file.
@@ -291,7 +350,8 @@ pub struct FunctionList2_1_0_0 {
 /// All functions may be called from any thread, in parallel, also for the same key; keys do not wait for each other.
 /// The `try_` functions take the arguments of the function they are named after and never wait for a disk or a
 /// token: they answer from parsed keys in memory, after one `stat` of the key's file, or else
-/// [`Rc::WOULD_BLOCK`]. Bad arguments are refused as usual. In a steady state `try_sign` and `try_verify` allocate
+/// [`Rc::WOULD_BLOCK`]. RSA's private operation and signatures on larger curves than P-256 take too long for a caller
+/// that must not wait, and count as blocking. Bad arguments are refused as usual. In a steady state `try_sign` and `try_verify` allocate
 /// no memory. The plain functions fill the memory that the `try_` functions answer from.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
@@ -306,10 +366,20 @@ pub struct FunctionListExtended {
     pub try_derive_key: Option<DeriveKey>,
     /// As `load_key`, but never blocks.
     pub try_load_key: Option<KeyFunction>,
+    /// As `load_key_pair`, but never blocks.
+    pub try_load_key_pair: Option<KeyFunction>,
+    /// As `get_key_pair_parameter`, but never blocks.
+    pub try_get_key_pair_parameter: Option<KeyPairParameter>,
+    /// As `encrypt`, but never blocks.
+    pub try_encrypt: Option<Crypt>,
+    /// As `decrypt`, but never blocks.
+    pub try_decrypt: Option<Crypt>,
     /// Where a key lives or would be created.
     pub key_location: Option<KeyLocation>,
     /// Removes what writers that crashed left in the key directories. Blocks; call it once, after start.
     pub sweep: Option<Sweep>,
+    /// Tells about keys and tokens. Blocks.
+    pub report: Option<Report>,
 }
 
 #[cfg(test)]
@@ -335,7 +405,8 @@ mod tests {
         assert_eq!(offset_of!(FunctionList2_1_0_0, delete_key), 10 * WORD);
         assert_eq!(offset_of!(FunctionList2_1_0_0, decrypt), 15 * WORD);
         assert_eq!(offset_of!(FunctionListExtended, try_sign), 16 * WORD);
-        assert_eq!(offset_of!(FunctionListExtended, sweep), 21 * WORD);
+        assert_eq!(offset_of!(FunctionListExtended, sweep), 25 * WORD);
+        assert_eq!(offset_of!(FunctionListExtended, report), 26 * WORD);
     }
 
     #[test]

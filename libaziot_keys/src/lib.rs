@@ -82,8 +82,13 @@ static LIST_EXTENDED: FunctionListExtended = FunctionListExtended {
     try_verify: Some(functions::try_verify),
     try_derive_key: Some(functions::try_derive_key),
     try_load_key: Some(functions::try_load_key),
+    try_load_key_pair: None,
+    try_get_key_pair_parameter: None,
+    try_encrypt: None,
+    try_decrypt: None,
     key_location: Some(functions::key_location),
     sweep: Some(functions::sweep),
+    report: None,
 };
 
 const fn list_2_1_0_0(version: c_uint) -> FunctionList2_1_0_0 {

@@ -1,0 +1,1 @@
+//! Authenticated encryption, and the format of its ciphertexts.

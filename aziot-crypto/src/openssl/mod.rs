@@ -1,0 +1,1 @@
+//! The back end over OpenSSL: key pairs and AES-GCM.
