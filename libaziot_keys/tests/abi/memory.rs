@@ -215,7 +215,7 @@ fn many_threads_at_once() {
                     // Now and then long enough for the key to be taken into memory.
                     std::thread::sleep(Duration::from_millis(if turn % 4 == 0 { 80 } else { 2 }));
                     assert_eq!(
-                        keys.sign(id, b"m").as_ref(),
+                        keys.sign_once(id, b"m").as_ref(),
                         Ok(&tags[turn % candidates.len()])
                     );
                     if turn % 3 == 0 {
@@ -230,7 +230,7 @@ fn many_threads_at_once() {
             scope.spawn(|| {
                 while !done.load(Ordering::Relaxed) {
                     for id in ids {
-                        let quick = keys.try_sign(id, b"m");
+                        let quick = keys.try_sign_once(id, b"m");
                         match quick {
                             Ok(_) => in_memory.fetch_add(1, Ordering::Relaxed),
                             Err(rc) => {
@@ -238,7 +238,7 @@ fn many_threads_at_once() {
                                 0
                             }
                         };
-                        match quick.or_else(|_| keys.sign(id, b"m")) {
+                        match quick.or_else(|_| keys.sign_once(id, b"m")) {
                             Ok(tag) => {
                                 assert!(tags.contains(&tag));
                                 signed.fetch_add(1, Ordering::Relaxed);

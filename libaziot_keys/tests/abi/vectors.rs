@@ -20,7 +20,7 @@ pub const AEAD: [(&[u8], &str, &str); 4] = [
         "01dcc74041b8db19a7806af91e220e3cd7",
     ),
     (
-        &[0xaa; 3],
+        b"aaaaaa",
         "021c9ff97728a84bbca81b0fa111a98a588b3224b17077",
         "014bbca81b0fa111a98a588b3224b170771c9ff97728a8",
     ),

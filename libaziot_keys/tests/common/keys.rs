@@ -173,6 +173,15 @@ impl Keys {
         self.sign_as(id, SIGN_MECHANISM_HMAC_SHA256, None, message)
     }
 
+    /// HMAC-SHA256 with a single call, for threads whose keys change between two.
+    pub fn sign_once(&self, id: &str, message: &[u8]) -> Result<Vec<u8>, Rc> {
+        once(self.list.public.sign.unwrap(), id, message)
+    }
+
+    pub fn try_sign_once(&self, id: &str, message: &[u8]) -> Result<Vec<u8>, Rc> {
+        once(self.list.try_sign.unwrap(), id, message)
+    }
+
     pub fn try_sign(&self, id: &str, message: &[u8]) -> Result<Vec<u8>, Rc> {
         self.try_sign_as(id, SIGN_MECHANISM_HMAC_SHA256, None, message)
     }
@@ -525,6 +534,24 @@ fn sign_by(
             )
         }
     })
+}
+
+fn once(sign: Sign, id: &str, message: &[u8]) -> Result<Vec<u8>, Rc> {
+    let (id, mut out, mut len) = (c(id), vec![0; 32], 32);
+    // SAFETY: a string, no parameters, bytes with their length, and a buffer with its capacity.
+    let rc = unsafe {
+        sign(
+            id.as_ptr(),
+            SIGN_MECHANISM_HMAC_SHA256,
+            ptr::null(),
+            message.as_ptr(),
+            message.len(),
+            out.as_mut_ptr(),
+            &raw mut len,
+        )
+    };
+    assert!(rc != Rc::OK || len == out.len());
+    if rc == Rc::OK { Ok(out) } else { Err(rc) }
 }
 
 fn verify_by(
