@@ -292,7 +292,7 @@ mod tests {
         let path = dir.path().join("s");
         let serving = server(&path, &["silence", "answer"]);
         let response = client(&path, 1)
-            .call(&call(true, Duration::from_secs(1)))
+            .call(&call(true, Duration::from_secs(2)))
             .unwrap();
         assert_eq!(response.status, 200);
         serving.join().unwrap();
