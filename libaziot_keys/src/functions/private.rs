@@ -6,9 +6,7 @@ use std::ffi::CString;
 use aziot_crypto::store::Location;
 
 use super::STORE;
-use crate::abi::{
-    KEY_LOCATION_FILE, KEY_LOCATION_NONE, KEY_LOCATION_PKCS11, Rc,
-};
+use crate::abi::{KEY_LOCATION_FILE, KEY_LOCATION_NONE, KEY_LOCATION_PKCS11, Rc};
 use crate::arguments::{Answer, text};
 use crate::failure::{Failure, answer};
 

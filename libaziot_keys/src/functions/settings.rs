@@ -34,11 +34,10 @@ impl<'a> Setting<'a> {
 pub(crate) unsafe extern "C" fn set_parameter(name: *const c_char, value: *const c_char) -> Rc {
     let set = || {
         // SAFETY: the ABI's promise about strings.
-        let setting =
-            Setting::named(unsafe { text("name", name) }?).ok_or(Failure::Argument {
-                name: "name",
-                reason: UNRECOGNISED,
-            })?;
+        let setting = Setting::named(unsafe { text("name", name) }?).ok_or(Failure::Argument {
+            name: "name",
+            reason: UNRECOGNISED,
+        })?;
         // SAFETY: the same. An unknown name is refused whatever its value is.
         let value = unsafe { text("value", value) }?;
         match setting {

@@ -85,7 +85,9 @@ impl Keys {
 
     pub fn create_pair(&self, id: &str, algorithms: Option<&str>) -> Rc {
         let algorithms = algorithms.map(c);
-        let pointer = algorithms.as_ref().map_or(ptr::null(), |text| text.as_ptr());
+        let pointer = algorithms
+            .as_ref()
+            .map_or(ptr::null(), |text| text.as_ptr());
         // SAFETY: a string, and one that may be null.
         unsafe { self.list.public.create_key_pair_if_not_exists.unwrap()(c(id).as_ptr(), pointer) }
     }
@@ -250,7 +252,13 @@ impl Keys {
         [iv, aad]: [&[u8]; 2],
         plaintext: &[u8],
     ) -> Result<Vec<u8>, Rc> {
-        aead(self.list.public.encrypt.unwrap(), id, derived, [iv, aad], plaintext)
+        aead(
+            self.list.public.encrypt.unwrap(),
+            id,
+            derived,
+            [iv, aad],
+            plaintext,
+        )
     }
 
     pub fn try_encrypt(
@@ -260,7 +268,13 @@ impl Keys {
         [iv, aad]: [&[u8]; 2],
         plaintext: &[u8],
     ) -> Result<Vec<u8>, Rc> {
-        aead(self.list.try_encrypt.unwrap(), id, derived, [iv, aad], plaintext)
+        aead(
+            self.list.try_encrypt.unwrap(),
+            id,
+            derived,
+            [iv, aad],
+            plaintext,
+        )
     }
 
     pub fn decrypt(
@@ -270,7 +284,13 @@ impl Keys {
         [iv, aad]: [&[u8]; 2],
         ciphertext: &[u8],
     ) -> Result<Vec<u8>, Rc> {
-        aead(self.list.public.decrypt.unwrap(), id, derived, [iv, aad], ciphertext)
+        aead(
+            self.list.public.decrypt.unwrap(),
+            id,
+            derived,
+            [iv, aad],
+            ciphertext,
+        )
     }
 
     pub fn try_decrypt(
@@ -280,16 +300,34 @@ impl Keys {
         [iv, aad]: [&[u8]; 2],
         ciphertext: &[u8],
     ) -> Result<Vec<u8>, Rc> {
-        aead(self.list.try_decrypt.unwrap(), id, derived, [iv, aad], ciphertext)
+        aead(
+            self.list.try_decrypt.unwrap(),
+            id,
+            derived,
+            [iv, aad],
+            ciphertext,
+        )
     }
 
     /// RSA's private operation, with one of its two mechanisms.
     pub fn rsa(&self, id: &str, mechanism: u32, input: &[u8]) -> Result<Vec<u8>, Rc> {
-        crypt(self.list.public.encrypt.unwrap(), id, mechanism, ptr::null(), input)
+        crypt(
+            self.list.public.encrypt.unwrap(),
+            id,
+            mechanism,
+            ptr::null(),
+            input,
+        )
     }
 
     pub fn try_rsa(&self, id: &str, mechanism: u32, input: &[u8]) -> Result<Vec<u8>, Rc> {
-        crypt(self.list.try_encrypt.unwrap(), id, mechanism, ptr::null(), input)
+        crypt(
+            self.list.try_encrypt.unwrap(),
+            id,
+            mechanism,
+            ptr::null(),
+            input,
+        )
     }
 
     /// With any function, mechanism and parameters.
@@ -480,7 +518,13 @@ fn aead(
         aad_len: aad.len(),
     };
     let Some(data) = derived else {
-        return crypt(function, id, ENCRYPT_MECHANISM_AEAD, (&raw const inner).cast(), input);
+        return crypt(
+            function,
+            id,
+            ENCRYPT_MECHANISM_AEAD,
+            (&raw const inner).cast(),
+            input,
+        );
     };
     let outer = EncryptDerivedParameters {
         derivation_data: data.as_ptr(),
@@ -488,7 +532,13 @@ fn aead(
         mechanism: ENCRYPT_MECHANISM_AEAD,
         parameters: (&raw const inner).cast(),
     };
-    crypt(function, id, ENCRYPT_MECHANISM_DERIVED, (&raw const outer).cast(), input)
+    crypt(
+        function,
+        id,
+        ENCRYPT_MECHANISM_DERIVED,
+        (&raw const outer).cast(),
+        input,
+    )
 }
 
 fn crypt(

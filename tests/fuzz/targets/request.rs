@@ -47,7 +47,8 @@ macro_rules! compare {
             };
             assert_eq!(&again, read);
         }
-        if !may_be_too_deep(body) {
+        // What is skipped need not be UTF-8, for us and for the readers that clients were made with; this one insists.
+        if !may_be_too_deep(body) && std::str::from_utf8(body).is_ok() {
             let check: fn(Option<$type<'_>>, Option<&Members>) = $check;
             check(read, Members::of(body).as_ref());
         }
