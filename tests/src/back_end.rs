@@ -92,6 +92,20 @@ impl Site {
         }
     }
 
+    /// Puts a service on a root that is ready for it: with a token that `configure` may have been called for.
+    #[must_use]
+    pub fn on(root: Root, softhsm: SoftHsm, token: Token) -> Self {
+        let keyd = launch(root, Some(&token), |launch| launch);
+        Self {
+            tpm: None,
+            keyd,
+            token: Some(token),
+            recorder: None,
+            softhsm: Some(softhsm),
+            back_end: BackEnd::SoftHsm,
+        }
+    }
+
     /// Stops the service and starts it again.
     #[must_use]
     pub fn restart(self) -> Self {

@@ -155,6 +155,7 @@ impl Removed {
 mod tests {
     use super::*;
     use crate::root::Root;
+    use crate::token::tool;
 
     #[test]
     fn tokens_come_and_go() {
@@ -183,12 +184,24 @@ mod tests {
         let root = Root::new();
         let softhsm = SoftHsm::new(&root.join("softhsm"));
         let (token, recorder) = softhsm.initialize("Key pairs").recorded(&root);
-        assert_eq!(token.objects(), []);
+        let list = || {
+            let arguments = [
+                "--token-label",
+                token.label(),
+                "--login",
+                "--pin",
+                PIN,
+                "-O",
+            ];
+            tool(token.module(), token.envs(), &arguments)
+        };
+        list();
         assert_eq!(recorder.count("C_Login"), 1);
+        assert_eq!(token.objects(), [], "unrecorded");
         recorder.script("C_Login 0x30 1\n");
-        assert!(std::panic::catch_unwind(|| token.objects()).is_err());
+        assert!(std::panic::catch_unwind(list).is_err());
         assert_eq!(recorder.left(), "");
-        assert_eq!(token.objects(), []);
+        list();
         assert_eq!(recorder.count("C_Login"), 3);
     }
 }

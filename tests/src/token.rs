@@ -21,6 +21,8 @@ pub const SO_PIN: &str = "56789012";
 #[derive(Clone, Debug)]
 pub struct Token {
     module: PathBuf,
+    /// What does the work, also when calls of the service are recorded.
+    real: PathBuf,
     label: String,
     envs: Vec<(OsString, OsString)>,
 }
@@ -45,6 +47,7 @@ impl Token {
             .map(|(name, value)| (OsString::from(name), (*value).to_owned()))
             .collect();
         Self {
+            real: module.clone(),
             module,
             label: label.to_owned(),
             envs,
@@ -61,6 +64,12 @@ impl Token {
     #[must_use]
     pub fn label(&self) -> &str {
         &self.label
+    }
+
+    /// The environment that its module needs.
+    #[must_use]
+    pub fn envs(&self) -> &[(OsString, OsString)] {
+        &self.envs
     }
 
     /// Its URI with the PIN, and with an object when one is given.
@@ -92,14 +101,14 @@ impl Token {
             .fold(launch, |launch, (name, value)| launch.env(name, value))
     }
 
-    /// Runs `pkcs11-tool` on the token, logged in as its user.
+    /// Runs `pkcs11-tool` on the token, logged in as its user. Its calls are never recorded.
     ///
     /// # Panics
     /// When it fails.
     pub fn tool(&self, args: &[&str]) -> String {
         let mut all = vec!["--token-label", &self.label, "--login", "--pin", PIN];
         all.extend_from_slice(args);
-        tool(&self.module, &self.envs, &all)
+        tool(&self.real, &self.envs, &all)
     }
 
     /// Everything in it, sorted.
@@ -165,6 +174,7 @@ impl Token {
         }
         let token = Self {
             module,
+            real: self.real.clone(),
             label: self.label.clone(),
             envs,
         };
