@@ -75,7 +75,7 @@ fn kf_12_other_blocks_text_and_line_ends_do_not_matter() {
                 [&certificate[..], &certificate, key, &certificate].concat(),
                 [text.as_bytes(), key, b"\ntrailing text\n"].concat(),
                 crlf.clone().into_bytes(),
-                [&crlf.as_bytes()[..], &certificate].concat(),
+                [crlf.as_bytes(), &certificate].concat(),
                 key.trim_ascii_end().to_vec(),
                 [&b"\n\n"[..], key, b"\n\n"].concat(),
                 // The first of two keys counts.
