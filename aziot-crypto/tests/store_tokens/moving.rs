@@ -135,6 +135,26 @@ fn kp_08_self_moves_and_moves_of_missing_keys_destroy_nothing() {
 }
 
 #[test]
+fn one_token_has_several_names() {
+    with_tokens("moving::one_token_has_several_names", |fixture| {
+        let (_, store) = fixture.store();
+        let pair = point(&store.create_key_pair("pair", None).unwrap());
+        // SoftHSM numbers slots by the serial numbers of their tokens; the record tells ours.
+        let calls = fixture.calls();
+        let call = calls.lines().find(|line| line.starts_with("C_OpenSession"));
+        let slot = call.and_then(|line| line.split("slot=").nth(1)).unwrap();
+        let slot = slot.split(' ').next().unwrap();
+        let uri = format!("pkcs11:slot-id={slot};object=label?pin-value={PIN}");
+        store.preload("by number", &uri).unwrap();
+        store.move_key_pair("pair", "by number").unwrap();
+        assert_eq!(point(&store.key_pair("by number").unwrap()), pair);
+        store.move_key_pair("by number", "by number").unwrap();
+        store.move_key_pair("by number", "pair").unwrap();
+        assert_eq!(point(&store.key_pair("pair").unwrap()), pair);
+    });
+}
+
+#[test]
 fn a_file_that_takes_the_place_of_a_key_in_the_token_is_never_lost() {
     with_tokens(
         "moving::a_file_that_takes_the_place_of_a_key_in_the_token_is_never_lost",
