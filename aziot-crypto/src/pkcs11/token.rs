@@ -206,7 +206,7 @@ impl Token {
         });
         match &result {
             // An operation may still be active in the session.
-            Err(Cause::Call { .. } | Cause::NoAesGcm(_)) => lease.discard(
+            Err(Cause::Call { .. } | Cause::Unusable(_)) => lease.discard(
                 !result
                     .as_ref()
                     .is_err_and(|cause| cause.severity().closes_sessions()),
