@@ -54,7 +54,11 @@ impl Token {
                 Some(key) => key,
                 None => generate_secret(work, label, usage)?,
             };
-            work.try_out(key, usage)
+            match usage {
+                Usage::Encrypt => work.try_out(key, usage),
+                // Of a length that every token with this mechanism takes.
+                Usage::Sign => Ok(()),
+            }
         })
     }
 
@@ -217,18 +221,19 @@ impl Usage {
 }
 
 impl Work<'_> {
-    /// Encrypts something with a key for AES, and removes the key if that fails.
+    /// Uses a new key for what it is for, and removes it if that fails.
     fn try_out(&self, key: ObjectHandle, usage: Usage) -> Result<(), Cause> {
-        if usage != Usage::Encrypt {
-            return Ok(());
-        }
-        let Err(cause) = keys::try_out(self, key) else {
+        let result = match usage {
+            Usage::Encrypt => keys::try_encryption(self, key),
+            Usage::Sign => keys::try_signing(self, key),
+        };
+        let Err(cause) = result else {
             return Ok(());
         };
         self.token.handles().clear();
         if let Err(err) = self.session.destroy_object(key) {
             log::warn!(
-                "could not remove a new AES key that does not work from {:?}: {}",
+                "could not remove a new key that does not work from {:?}: {}",
                 self.token,
                 Cause::from(err)
             );
@@ -237,7 +242,7 @@ impl Work<'_> {
         if cause.severity().closes_sessions() {
             return Err(cause);
         }
-        Err(Cause::NoAesGcm(Box::new(cause)))
+        Err(Cause::Unusable(Box::new(cause)))
     }
 
     /// Gives new objects the label of old ones and removes these. If that fails the old ones stay.
