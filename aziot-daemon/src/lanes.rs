@@ -351,7 +351,9 @@ mod tests {
         let nice = || rustix::process::getpriority_process(None).unwrap();
         let usual = nice();
         for lane in Lane::ALL {
-            lanes.run(lane, move || u32::try_from(nice() + 20).unwrap()).unwrap();
+            lanes
+                .run(lane, move || u32::try_from(nice() + 20).unwrap())
+                .unwrap();
             let expected = match lane {
                 Lane::Generate => (usual + 10).min(19),
                 _ => usual,
@@ -376,7 +378,9 @@ mod tests {
             let gate = Arc::new(Mutex::new(()));
             let closed = gate.lock().unwrap();
             let inside = Arc::clone(&gate);
-            lanes.run(lane, move || u32::from(inside.lock().is_ok())).unwrap();
+            lanes
+                .run(lane, move || u32::from(inside.lock().is_ok()))
+                .unwrap();
             assert_eq!(lanes.is_writing(), worth, "{lane:?}");
             drop(closed);
             assert_eq!(collect(&lanes, &mut poll, 1), [1]);
