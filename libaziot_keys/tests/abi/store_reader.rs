@@ -186,7 +186,13 @@ fn kf_02_an_independent_reader_understands_what_we_write() {
     let mut block = [7; 256];
     block[0] = 0;
     // The same operation by another name: without padding, signing is decrypting.
-    let raw = ["-decrypt", "-inkey", path, "-pkeyopt", "rsa_padding_mode:none"];
+    let raw = [
+        "-decrypt",
+        "-inkey",
+        path,
+        "-pkeyopt",
+        "rsa_padding_mode:none",
+    ];
     assert_eq!(
         keys.rsa("rsa", ENCRYPT_MECHANISM_RSA_NO_PADDING, &block)
             .unwrap(),

@@ -1,10 +1,6 @@
 //! What the integration tests share: the built library, a C compiler, OpenSSL's program, software tokens.
 
-#![allow(
-    dead_code,
-    unused_imports,
-    reason = "every test program uses a part"
-)]
+#![allow(dead_code, unused_imports, reason = "every test program uses a part")]
 #![allow(clippy::unwrap_used, reason = "a test may stop anywhere")]
 #![allow(unsafe_code, reason = "the library is called through its C ABI")]
 
