@@ -9,6 +9,7 @@ pub mod fixture;
 pub mod pki;
 pub mod root;
 pub mod simulator;
+pub mod soak;
 pub mod softhsm;
 pub mod token;
 pub mod tpm;
