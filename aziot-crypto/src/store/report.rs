@@ -11,7 +11,7 @@ use super::settings::{Places, Settings, TokenPlace};
 use super::turn::Access;
 use super::{Kept, Key, KeyPair, Location, MAX_KEY_LEN, Store};
 use crate::file::{self, Contents};
-use crate::pkcs11::TokenState;
+use crate::pkcs11::{self, Token, TokenState};
 
 /// Keys that the device's software has by convention, beside those that are configured or were used: they are told of
 /// by id even before this process has used them. `aziot-edged-ca` and `iotedge_master_encryption_id` are IoT Edge's.
@@ -87,7 +87,7 @@ impl Store {
             store: self,
             settings: &settings,
             files: BTreeSet::new(),
-            failed: BTreeMap::new(),
+            failed: Vec::new(),
         };
         for id in ids {
             for key in survey.keys(id, remarks.get(id)) {
@@ -114,7 +114,7 @@ struct Survey<'a> {
     /// Names in `keys/` that have been told of.
     files: BTreeSet<String>,
     /// Tokens that failed, and why.
-    failed: BTreeMap<String, String>,
+    failed: Vec<(Token, String)>,
 }
 
 impl Survey<'_> {
@@ -145,7 +145,7 @@ impl Survey<'_> {
                 Ok(kinds) => {
                     found.extend(kinds.into_iter().map(|kind| {
                         key(Some(kind), Some(Location::Pkcs11), place.to_string(), None)
-                    }))
+                    }));
                 }
                 Err(err) => complaints.push(err),
             }
@@ -194,8 +194,8 @@ impl Survey<'_> {
 
     /// The kinds of keys that a token has at a place. A token that failed is not asked again.
     fn in_token(&mut self, place: &TokenPlace) -> Result<Vec<Kind>, String> {
-        let token = place.token.uri_without_pin();
-        if let Some(failure) = self.failed.get(&token) {
+        let mut failed = self.failed.iter();
+        if let Some((_, failure)) = failed.find(|(token, _)| token.is(&place.token)) {
             return Err(failure.clone());
         }
         let ask = || {
@@ -203,11 +203,11 @@ impl Survey<'_> {
             let pair = KeyPair::find_in_token(place)?.map(|_| Kind::Pair);
             Ok(symmetric.into_iter().chain(pair).collect())
         };
-        ask().map_err(|err: crate::pkcs11::Error| {
+        ask().map_err(|err: pkcs11::Error| {
             let failure = err.to_string();
             // One that has no fault but that this key is not to be had can be asked for others.
             if !err.is_invalid_parameter() {
-                self.failed.insert(token, failure.clone());
+                self.failed.push((place.token.clone(), failure.clone()));
             }
             failure
         })
