@@ -142,8 +142,7 @@ impl Mechanism<'_> {
             ENCRYPT_MECHANISM_AEAD => (None, mechanism_parameters),
             ENCRYPT_MECHANISM_DERIVED => {
                 // SAFETY: these are the parameters of this mechanism.
-                let outer: EncryptDerivedParameters =
-                    unsafe { parameters(mechanism_parameters) }?;
+                let outer: EncryptDerivedParameters = unsafe { parameters(mechanism_parameters) }?;
                 // SAFETY: their data is a buffer of the ABI.
                 let data = unsafe {
                     bytes(

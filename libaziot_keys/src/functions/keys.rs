@@ -32,8 +32,7 @@ pub(crate) unsafe extern "C" fn import_key(
 ) -> Rc {
     let import = || {
         // SAFETY: the ABI's promises about strings and buffers.
-        let (id, key_bytes) =
-            unsafe { (text("id", id)?, bytes("bytes", key_bytes, bytes_len)?) };
+        let (id, key_bytes) = unsafe { (text("id", id)?, bytes("bytes", key_bytes, bytes_len)?) };
         STORE
             .import_key(id, key_bytes, usage)
             .map(drop)
@@ -44,12 +43,10 @@ pub(crate) unsafe extern "C" fn import_key(
 
 pub(crate) unsafe extern "C" fn delete_key(id: *const c_char) -> Rc {
     // SAFETY: the ABI's promise about strings.
-    answer(unsafe { text("id", id) }.and_then(|id| {
-        STORE
-            .delete_key(id)
-            .map(drop)
-            .map_err(Failure::about("id"))
-    }))
+    answer(
+        unsafe { text("id", id) }
+            .and_then(|id| STORE.delete_key(id).map(drop).map_err(Failure::about("id"))),
+    )
 }
 
 pub(crate) unsafe extern "C" fn derive_key<R: Reach>(

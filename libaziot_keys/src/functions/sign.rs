@@ -9,8 +9,8 @@ use crate::abi::{
     Rc, SIGN_MECHANISM_DERIVED, SIGN_MECHANISM_ECDSA, SIGN_MECHANISM_HMAC_SHA256,
     SignDerivedParameters,
 };
-use crate::arguments::{Answer, Output, bytes, parameters};
 use crate::arguments::text;
+use crate::arguments::{Answer, Output, bytes, parameters};
 use crate::failure::{Failure, answer};
 
 /// Longest ECDSA signature. OpenSSL takes fields of at most 661 bits, for which a signature has 173 bytes at most.

@@ -85,7 +85,9 @@ impl Keys {
 
     pub fn create_pair(&self, id: &str, algorithms: Option<&str>) -> Rc {
         let algorithms = algorithms.map(c);
-        let pointer = algorithms.as_ref().map_or(ptr::null(), |text| text.as_ptr());
+        let pointer = algorithms
+            .as_ref()
+            .map_or(ptr::null(), |text| text.as_ptr());
         // SAFETY: a string, and one that may be null.
         unsafe { self.list.public.create_key_pair_if_not_exists.unwrap()(c(id).as_ptr(), pointer) }
     }
@@ -126,6 +128,29 @@ impl Keys {
         Ok(out.bytes)
     }
 
+    /// What the question for the length of a parameter is answered.
+    pub fn parameter_len(&self, id: &str, type_: u32) -> Result<usize, Rc> {
+        let tell = self.list.public.get_key_pair_parameter.unwrap();
+        let (id, mut len) = (c(id), 12345);
+        // SAFETY: a string, and no buffer.
+        let rc = unsafe { tell(id.as_ptr(), type_, ptr::null_mut(), &raw mut len) };
+        if rc == Rc::OK { Ok(len) } else { Err(rc) }
+    }
+
+    /// The algorithm, read as the Keys Service does: with a single call into four bytes.
+    pub fn algorithm(&self, id: &str) -> Result<u32, Rc> {
+        let tell = self.list.public.get_key_pair_parameter.unwrap();
+        let (id, mut value, mut len) = (c(id), [0; 4], 4);
+        let type_ = KEY_PAIR_PARAMETER_TYPE_ALGORITHM;
+        // SAFETY: a string, and a buffer with its capacity.
+        let rc = unsafe { tell(id.as_ptr(), type_, value.as_mut_ptr(), &raw mut len) };
+        if rc != Rc::OK {
+            return Err(rc);
+        }
+        assert_eq!(len, 4);
+        Ok(u32::from_ne_bytes(value))
+    }
+
     pub fn derive(&self, id: &str, data: &[u8]) -> Result<Vec<u8>, Rc> {
         self.derive_by(self.list.public.derive_key.unwrap(), id, data)
     }
@@ -146,6 +171,15 @@ impl Keys {
     /// HMAC-SHA256.
     pub fn sign(&self, id: &str, message: &[u8]) -> Result<Vec<u8>, Rc> {
         self.sign_as(id, SIGN_MECHANISM_HMAC_SHA256, None, message)
+    }
+
+    /// HMAC-SHA256 with a single call, for threads whose keys change between two.
+    pub fn sign_once(&self, id: &str, message: &[u8]) -> Result<Vec<u8>, Rc> {
+        once(self.list.public.sign.unwrap(), id, message)
+    }
+
+    pub fn try_sign_once(&self, id: &str, message: &[u8]) -> Result<Vec<u8>, Rc> {
+        once(self.list.try_sign.unwrap(), id, message)
     }
 
     pub fn try_sign(&self, id: &str, message: &[u8]) -> Result<Vec<u8>, Rc> {
@@ -250,7 +284,13 @@ impl Keys {
         [iv, aad]: [&[u8]; 2],
         plaintext: &[u8],
     ) -> Result<Vec<u8>, Rc> {
-        aead(self.list.public.encrypt.unwrap(), id, derived, [iv, aad], plaintext)
+        aead(
+            self.list.public.encrypt.unwrap(),
+            id,
+            derived,
+            [iv, aad],
+            plaintext,
+        )
     }
 
     pub fn try_encrypt(
@@ -260,7 +300,13 @@ impl Keys {
         [iv, aad]: [&[u8]; 2],
         plaintext: &[u8],
     ) -> Result<Vec<u8>, Rc> {
-        aead(self.list.try_encrypt.unwrap(), id, derived, [iv, aad], plaintext)
+        aead(
+            self.list.try_encrypt.unwrap(),
+            id,
+            derived,
+            [iv, aad],
+            plaintext,
+        )
     }
 
     pub fn decrypt(
@@ -270,7 +316,13 @@ impl Keys {
         [iv, aad]: [&[u8]; 2],
         ciphertext: &[u8],
     ) -> Result<Vec<u8>, Rc> {
-        aead(self.list.public.decrypt.unwrap(), id, derived, [iv, aad], ciphertext)
+        aead(
+            self.list.public.decrypt.unwrap(),
+            id,
+            derived,
+            [iv, aad],
+            ciphertext,
+        )
     }
 
     pub fn try_decrypt(
@@ -280,16 +332,63 @@ impl Keys {
         [iv, aad]: [&[u8]; 2],
         ciphertext: &[u8],
     ) -> Result<Vec<u8>, Rc> {
-        aead(self.list.try_decrypt.unwrap(), id, derived, [iv, aad], ciphertext)
+        aead(
+            self.list.try_decrypt.unwrap(),
+            id,
+            derived,
+            [iv, aad],
+            ciphertext,
+        )
+    }
+
+    /// Decryption into this buffer.
+    pub fn decrypt_into(
+        &self,
+        id: &str,
+        [iv, aad]: [&[u8]; 2],
+        sealed: &[u8],
+        out: &mut [u8],
+    ) -> Rc {
+        let parameters = EncryptAeadParameters {
+            iv: iv.as_ptr(),
+            iv_len: iv.len(),
+            aad: aad.as_ptr(),
+            aad_len: aad.len(),
+        };
+        let (id, mut len) = (c(id), out.len());
+        // SAFETY: a string, the mechanism's parameters, bytes with their length, and a buffer with its capacity.
+        unsafe {
+            self.list.public.decrypt.unwrap()(
+                id.as_ptr(),
+                ENCRYPT_MECHANISM_AEAD,
+                (&raw const parameters).cast(),
+                sealed.as_ptr(),
+                sealed.len(),
+                out.as_mut_ptr(),
+                &raw mut len,
+            )
+        }
     }
 
     /// RSA's private operation, with one of its two mechanisms.
     pub fn rsa(&self, id: &str, mechanism: u32, input: &[u8]) -> Result<Vec<u8>, Rc> {
-        crypt(self.list.public.encrypt.unwrap(), id, mechanism, ptr::null(), input)
+        crypt(
+            self.list.public.encrypt.unwrap(),
+            id,
+            mechanism,
+            ptr::null(),
+            input,
+        )
     }
 
     pub fn try_rsa(&self, id: &str, mechanism: u32, input: &[u8]) -> Result<Vec<u8>, Rc> {
-        crypt(self.list.try_encrypt.unwrap(), id, mechanism, ptr::null(), input)
+        crypt(
+            self.list.try_encrypt.unwrap(),
+            id,
+            mechanism,
+            ptr::null(),
+            input,
+        )
     }
 
     /// With any function, mechanism and parameters.
@@ -437,6 +536,24 @@ fn sign_by(
     })
 }
 
+fn once(sign: Sign, id: &str, message: &[u8]) -> Result<Vec<u8>, Rc> {
+    let (id, mut out, mut len) = (c(id), vec![0; 32], 32);
+    // SAFETY: a string, no parameters, bytes with their length, and a buffer with its capacity.
+    let rc = unsafe {
+        sign(
+            id.as_ptr(),
+            SIGN_MECHANISM_HMAC_SHA256,
+            ptr::null(),
+            message.as_ptr(),
+            message.len(),
+            out.as_mut_ptr(),
+            &raw mut len,
+        )
+    };
+    assert!(rc != Rc::OK || len == out.len());
+    if rc == Rc::OK { Ok(out) } else { Err(rc) }
+}
+
 fn verify_by(
     verify: Verify,
     id: &str,
@@ -480,7 +597,13 @@ fn aead(
         aad_len: aad.len(),
     };
     let Some(data) = derived else {
-        return crypt(function, id, ENCRYPT_MECHANISM_AEAD, (&raw const inner).cast(), input);
+        return crypt(
+            function,
+            id,
+            ENCRYPT_MECHANISM_AEAD,
+            (&raw const inner).cast(),
+            input,
+        );
     };
     let outer = EncryptDerivedParameters {
         derivation_data: data.as_ptr(),
@@ -488,7 +611,13 @@ fn aead(
         mechanism: ENCRYPT_MECHANISM_AEAD,
         parameters: (&raw const inner).cast(),
     };
-    crypt(function, id, ENCRYPT_MECHANISM_DERIVED, (&raw const outer).cast(), input)
+    crypt(
+        function,
+        id,
+        ENCRYPT_MECHANISM_DERIVED,
+        (&raw const outer).cast(),
+        input,
+    )
 }
 
 fn crypt(

@@ -43,7 +43,10 @@ pub fn token(test: &str, body: fn(&Token)) -> Option<String> {
         String::from_utf8_lossy(&output.stderr),
     );
     assert!(output.status.success(), "{out}\n{err}");
-    assert!(out.contains("1 passed"), "{test} is not the name of a test: {out}");
+    assert!(
+        out.contains("1 passed"),
+        "{test} is not the name of a test: {out}"
+    );
     Some(err.into_owned())
 }
 
@@ -65,7 +68,10 @@ impl Token {
         );
         fs::write(self.dir.join("softhsm2.conf"), settings).unwrap();
         self.add(LABEL);
-        let flags = Command::new("pkg-config").args(["--cflags", "p11-kit-1"]).output().unwrap();
+        let flags = Command::new("pkg-config")
+            .args(["--cflags", "p11-kit-1"])
+            .output()
+            .unwrap();
         let flags = String::from_utf8(flags.stdout).unwrap();
         let source = super::here().join("../tests/tools/p11shim.c");
         let shim = self.module();
@@ -116,6 +122,24 @@ impl Token {
         )
     }
 
+    /// Runs the C program that drives the library, in a process of its own, with this base slot.
+    pub fn driver(&self, uri: &str, operations: &[&str]) -> Option<i32> {
+        let driver = self.dir.join("driver");
+        if !driver.exists() {
+            super::compile_driver(&self.dir);
+        }
+        let module = self.module();
+        Command::new(driver)
+            .arg("run")
+            .args([&super::shared_library(), &self.home])
+            .args(["set", "pkcs11_lib_path", module.to_str().unwrap()])
+            .args(["set", "pkcs11_base_slot", uri])
+            .args(operations)
+            .status()
+            .unwrap()
+            .code()
+    }
+
     /// The calls that the module was asked since the last time this was.
     pub fn calls(&self) -> Vec<String> {
         let path = self.dir.join("calls");
@@ -134,7 +158,14 @@ impl Token {
         let output = Command::new("pkcs11-tool")
             .arg("--module")
             .arg(softhsm())
-            .args(["--token-label", LABEL, "--login", "--pin", PIN, "--list-objects"])
+            .args([
+                "--token-label",
+                LABEL,
+                "--login",
+                "--pin",
+                PIN,
+                "--list-objects",
+            ])
             .output()
             .expect("pkcs11-tool of the package opensc");
         assert!(output.status.success(), "{output:?}");
