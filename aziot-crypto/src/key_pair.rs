@@ -132,6 +132,31 @@ pub enum Parameter {
     RsaModulus,
 }
 
+impl Parameter {
+    /// What to call it in messages.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Algorithm => "algorithm",
+            Self::EcCurveOid => "curve identifier",
+            Self::EcPoint => "public point",
+            Self::RsaExponent => "RSA exponent",
+            Self::RsaModulus => "RSA modulus",
+        }
+    }
+}
+
+/// What a [`Parameter`] of a key pair is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ParameterValue<'a> {
+    /// [`Parameter::Algorithm`] of a key pair on a curve.
+    Ec,
+    /// [`Parameter::Algorithm`] of an RSA key pair, whatever padding it is meant for.
+    Rsa,
+    /// Any other parameter.
+    Bytes(&'a [u8]),
+}
+
 /// How the input of RSA's private operation becomes a number as long as the modulus.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum RsaPadding {
