@@ -1,6 +1,6 @@
 //! The back end over OpenSSL: key pairs and AES-GCM.
 //!
-//! Needs OpenSSL 1.1.0 or later. Everything may be used from any number of threads at once.
+//! Needs OpenSSL 1.1.1 or later. Everything may be used from any number of threads at once.
 //!
 //! Contexts are what makes an operation slow in OpenSSL 3, so each key keeps one between operations. A thread that
 //! comes while it is in use makes one for itself.
@@ -15,3 +15,6 @@ pub use aes_gcm::AesGcm;
 pub use error::{Error, Reasons};
 pub use key_pair::KeyPair;
 pub use pem::PemError;
+
+#[cfg(test)]
+mod tests;

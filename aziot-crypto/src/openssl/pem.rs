@@ -116,7 +116,11 @@ impl fmt::Display for PemError {
                 f.write_str("it holds a public key; what is needed is the private key that belongs to it")
             }
             Self::TooLong => f.write_str("it is too long for a private key"),
-            Self::Unreadable(reasons) => write!(f, "the private key cannot be read: {reasons}"),
+            Self::Unreadable(reasons) => write!(
+                f,
+                "the private key cannot be read ({reasons}): it is damaged, or of a kind that OpenSSL does not know \
+                 here; put a good copy in its place, which `openssl pkey -noout -in FILE` accepts"
+            ),
         }
     }
 }
