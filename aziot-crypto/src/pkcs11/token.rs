@@ -94,6 +94,27 @@ impl Token {
         Arc::ptr_eq(&self.shared, &other.shared)
     }
 
+    /// Whether both are in the same slot of one module, however their URIs name it. Looks both up.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Token::connect`], of either.
+    pub fn shares_slot_with(&self, other: &Self) -> Result<bool, Error> {
+        if self.is(other) {
+            return Ok(true);
+        }
+        self.connect()?;
+        other.connect()?;
+        let slot = |token: &Self| {
+            lock(&token.shared.state)
+                .found
+                .as_ref()
+                .map(|found| found.slot)
+        };
+        let slots = (slot(self), slot(other));
+        Ok(self.module.path() == other.module.path() && slots.0.is_some() && slots.0 == slots.1)
+    }
+
     pub(super) fn error(&self, cause: Cause) -> Error {
         Error::new(cause, self.place())
     }
@@ -173,6 +194,7 @@ impl Token {
                 token: self,
                 session,
                 generation: library.generation(),
+                library,
                 committed: &committed,
             };
             if login == Login::IfPossible {
@@ -185,7 +207,7 @@ impl Token {
         });
         match &result {
             // An operation may still be active in the session.
-            Err(Cause::Call { .. } | Cause::NoAesGcm(_)) => lease.discard(
+            Err(Cause::Call { .. } | Cause::Unusable(_)) => lease.discard(
                 !result
                     .as_ref()
                     .is_err_and(|cause| cause.severity().closes_sessions()),
@@ -267,6 +289,7 @@ pub(super) struct Work<'a> {
     pub(super) token: &'a Token,
     pub(super) session: &'a Session,
     pub(super) generation: u64,
+    library: &'a Loaded<'a>,
     committed: &'a Cell<bool>,
 }
 
@@ -274,6 +297,31 @@ impl Work<'_> {
     /// From here on the operation must not be repeated.
     pub(super) fn commit(&self) {
         self.committed.set(true);
+    }
+
+    /// Makes sure that the token is still there and still the same, if that has not been done a short time ago. There are
+    /// modules that show an empty token where there is none any more.
+    pub(super) fn verify_token(&self) -> Result<(), Cause> {
+        let shared = &self.token.shared;
+        let fresh = |state: &State| {
+            state
+                .verified
+                .is_some_and(|time| time.elapsed() < self.token.timing().handles)
+        };
+        if fresh(&lock(&shared.state)) {
+            return Ok(());
+        }
+        let now = shared.selector.find(self.library.context()?)?;
+        let mut state = lock(&shared.state);
+        let same = state
+            .found
+            .as_ref()
+            .is_none_or(|before| before.slot == now.slot && before.identity == now.identity);
+        if !same {
+            return Err(Cause::TokenChanged);
+        }
+        state.verified = Some(Instant::now());
+        Ok(())
     }
 
     fn has_no_pin(&self) -> bool {
@@ -455,7 +503,9 @@ impl Token {
             None => {
                 let found = self.shared.selector.find(context)?;
                 let slot = found.slot;
-                lock(&self.shared.state).found = Some(found);
+                let mut state = lock(&self.shared.state);
+                state.found = Some(found);
+                state.verified = Some(Instant::now());
                 slot
             }
         };
@@ -481,6 +531,8 @@ pub(super) struct Shared {
 
 struct State {
     found: Option<Found>,
+    /// When the token was last seen where it was found.
+    verified: Option<Instant>,
     idle: Vec<Session>,
     /// Sessions that are idle or in use.
     open: usize,
@@ -496,6 +548,7 @@ impl Shared {
             selector,
             state: Mutex::new(State {
                 found: None,
+                verified: None,
                 idle: Vec::new(),
                 open: 0,
                 max: None,
@@ -518,6 +571,7 @@ impl Shared {
         state.open -= state.idle.len();
         state.idle.clear();
         state.found = None;
+        state.verified = None;
         state.max = None;
         drop(state);
         self.handles.clear();
@@ -538,6 +592,7 @@ impl Shared {
             close_session(session);
         }
         state.found = None;
+        state.verified = None;
         state.max = None;
         drop(state);
         self.freed.notify_all();

@@ -8,7 +8,6 @@ use aziot_core::id;
 
 use super::files::{self, Content, FilePlace};
 use super::settings::{Places, Settings, TokenPlace};
-use super::turn::Access;
 use super::{Kept, Key, KeyPair, Location, MAX_KEY_LEN, Store};
 use crate::file::{self, Contents};
 use crate::pkcs11::{self, Token, TokenState};
@@ -74,7 +73,8 @@ impl Store {
     /// Tells about every key that is configured, was used by this process (the last 256) or is known by convention,
     /// about all other files in `keys/`, and about every token. Reads files and asks tokens, so it can take its time.
     ///
-    /// What cannot be looked at is told with a remark; a token that fails is asked once.
+    /// What cannot be looked at is told with a remark; a token that fails is asked once. Waits for no change that is
+    /// under way, so a key that is being moved may be told of at either place or at none.
     pub fn report(&self, visit: &mut dyn FnMut(Item<'_>)) {
         let settings = self.settings();
         let remarks: BTreeMap<String, Option<String>> = self.used.all().into_iter().collect();
@@ -84,7 +84,6 @@ impl Store {
             .chain(WELL_KNOWN)
             .collect();
         let mut survey = Survey {
-            store: self,
             settings: &settings,
             files: BTreeSet::new(),
             failed: Vec::new(),
@@ -109,7 +108,6 @@ impl Store {
 
 /// The work of one report.
 struct Survey<'a> {
-    store: &'a Store,
     settings: &'a Settings,
     /// Names in `keys/` that have been told of.
     files: BTreeSet<String>,
@@ -139,7 +137,6 @@ impl Survey<'_> {
         };
         let mut found = Vec::new();
         let mut complaints = Vec::new();
-        let turn = self.store.turns.take(places.resources(), Access::Shared);
         if let Some(place) = &places.token {
             match self.in_token(place) {
                 Ok(kinds) => {
@@ -151,7 +148,6 @@ impl Survey<'_> {
             }
         }
         let contents = places.file.as_ref().map(FilePlace::read).transpose();
-        drop(turn);
         match contents.map(Option::flatten) {
             Ok(Some(contents)) => {
                 if let Some(place) = &places.file {

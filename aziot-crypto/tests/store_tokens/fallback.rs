@@ -57,14 +57,14 @@ fn an_import_into_a_file_replaces_the_key_in_the_token() {
         "fallback::an_import_into_a_file_replaces_the_key_in_the_token",
         |fixture| {
             let (home, store) = fixture.store();
-            store.import_key("k", b"old", SIGN).unwrap();
+            store.import_key("k", &long(b"old"), SIGN).unwrap();
             fixture.fail("C_CreateObject", CKR_TEMPLATE_INCONSISTENT, "*");
-            store.import_key("k", b"new", SIGN).unwrap();
+            store.import_key("k", &long(b"new"), SIGN).unwrap();
             fixture.heal();
-            assert_eq!(tag(&store.key("k").unwrap()), tag_of(b"new"));
+            assert_eq!(tag(&store.key("k").unwrap()), tag_of(&long(b"new")));
             // And back: the token's wins, the file is not lost.
-            store.import_key("k", b"newest", SIGN).unwrap();
-            assert_eq!(tag(&store.key("k").unwrap()), tag_of(b"newest"));
+            store.import_key("k", &long(b"newest"), SIGN).unwrap();
+            assert_eq!(tag(&store.key("k").unwrap()), tag_of(&long(b"newest")));
             assert_eq!(files_in(&home), 1);
             let remarks = remarks(&store, "k");
             assert_eq!(remarks.len(), 2);
@@ -76,9 +76,9 @@ fn an_import_into_a_file_replaces_the_key_in_the_token() {
             // If the old key cannot be removed, the import has failed, and the old key is what there is.
             fixture.fail("C_CreateObject", CKR_TEMPLATE_INCONSISTENT, "*");
             fixture.fail("C_DestroyObject", CKR_DEVICE_MEMORY, "*");
-            failed(store.import_key("k", b"never", SIGN));
+            failed(store.import_key("k", &long(b"never"), SIGN));
             fixture.heal();
-            assert_eq!(tag(&store.key("k").unwrap()), tag_of(b"newest"));
+            assert_eq!(tag(&store.key("k").unwrap()), tag_of(&long(b"newest")));
         },
     );
 }
@@ -107,7 +107,8 @@ fn a_key_that_the_token_cannot_make_goes_to_a_file_with_a_warning() {
                 matches!(err, Error::NoPlaceLeft(_)) && !err.is_invalid_parameter(),
                 "{err}"
             );
-            assert_eq!((files_in(&home), warnings().len()), (0, 0));
+            assert_eq!(files_in(&home), 0);
+            assert!(warnings().iter().all(|line| !line.contains("filesystem")));
             for (id, usage) in [("sign", SIGN), ("encrypt", ENCRYPT)] {
                 let key = tag(&store.create_key(id, usage).unwrap());
                 let warned = warnings();

@@ -190,6 +190,13 @@ pub fn files_in(home: &Path) -> usize {
     fs::read_dir(home.join("keys")).map_or(0, Iterator::count)
 }
 
+/// A key as long as SoftHSM wants them for HMAC-SHA256: 32 bytes.
+pub fn long(name: &[u8]) -> [u8; 32] {
+    let mut key = [b'.'; 32];
+    key[..name.len()].copy_from_slice(name);
+    key
+}
+
 pub fn tag(key: &Key) -> [u8; 32] {
     *key.sign(b"message").unwrap().as_bytes()
 }

@@ -140,31 +140,37 @@ fn a_key_that_appears_in_the_token_takes_precedence_within_seconds() {
         "keys::a_key_that_appears_in_the_token_takes_precedence_within_seconds",
         |fixture| {
             let (home, store) = fixture.files();
-            store.import_key("k", b"of the file", SIGN).unwrap();
+            store.import_key("k", &long(b"of the file"), SIGN).unwrap();
             configure(&store);
             thread::sleep(Duration::from_millis(70));
             store.key("k").unwrap();
-            assert_eq!(tag(&store.cached_key("k").unwrap()), tag_of(b"of the file"));
+            assert_eq!(
+                tag(&store.cached_key("k").unwrap()),
+                tag_of(&long(b"of the file"))
+            );
             // Another process, as far as this store can tell.
             let (_, other) = fixture.store();
-            other.import_key("k", b"of the token", SIGN).unwrap();
+            other.import_key("k", &long(b"of the token"), SIGN).unwrap();
             let started = Instant::now();
             while store.cached_key("k").is_some() {
                 assert!(started.elapsed() < Duration::from_secs(20));
                 thread::sleep(Duration::from_millis(20));
             }
-            assert_eq!(tag(&store.key("k").unwrap()), tag_of(b"of the token"));
+            assert_eq!(
+                tag(&store.key("k").unwrap()),
+                tag_of(&long(b"of the token"))
+            );
             assert!(store.cached_key("k").is_none());
             // Nothing is lost: the file serves again when the token has no such key any more.
             assert_eq!(files_in(&home), 1);
             other.delete_key("k").unwrap();
             thread::sleep(Duration::from_millis(1100));
-            assert_eq!(tag(&store.key("k").unwrap()), tag_of(b"of the file"));
+            assert_eq!(tag(&store.key("k").unwrap()), tag_of(&long(b"of the file")));
             // One's own import counts at once.
             assert!(store.cached_key("k").is_some());
-            store.import_key("k", b"imported", SIGN).unwrap();
+            store.import_key("k", &long(b"imported"), SIGN).unwrap();
             assert!(store.cached_key("k").is_none());
-            assert_eq!(tag(&store.key("k").unwrap()), tag_of(b"imported"));
+            assert_eq!(tag(&store.key("k").unwrap()), tag_of(&long(b"imported")));
         },
     );
 }
@@ -175,7 +181,7 @@ fn a_token_that_fails_is_no_reason_to_look_in_files() {
         "keys::a_token_that_fails_is_no_reason_to_look_in_files",
         |fixture| {
             let (home, store) = fixture.files();
-            store.import_key("k", b"of the file", SIGN).unwrap();
+            store.import_key("k", &long(b"of the file"), SIGN).unwrap();
             let pair = store.create_key_pair("pair", None).unwrap();
             configure(&store);
             fixture.fail("C_FindObjectsInit", CKR_DEVICE_MEMORY, "*");
@@ -191,7 +197,7 @@ fn a_token_that_fails_is_no_reason_to_look_in_files() {
             failed(store.move_key_pair("pair", "moved"));
             assert_eq!(files_in(&home), 2);
             fixture.heal();
-            assert_eq!(tag(&store.key("k").unwrap()), tag_of(b"of the file"));
+            assert_eq!(tag(&store.key("k").unwrap()), tag_of(&long(b"of the file")));
             assert_eq!(point(&store.key_pair("pair").unwrap()), point(&pair));
         },
     );
@@ -225,12 +231,15 @@ fn kp_10_a_location_without_object_serves_but_cannot_be_changed() {
         "keys::kp_10_a_location_without_object_serves_but_cannot_be_changed",
         |fixture| {
             let (_, store) = fixture.store();
-            store.import_key("k", b"the only one", SIGN).unwrap();
+            store.import_key("k", &long(b"the only one"), SIGN).unwrap();
             let pair = point(&store.create_key_pair("pair", None).unwrap());
             store
                 .preload("any", &format!("pkcs11:token=base?pin-value={PIN}"))
                 .unwrap();
-            assert_eq!(tag(&store.key("any").unwrap()), tag_of(b"the only one"));
+            assert_eq!(
+                tag(&store.key("any").unwrap()),
+                tag_of(&long(b"the only one"))
+            );
             assert_eq!(point(&store.key_pair("any").unwrap()), pair);
             for text in [
                 refused(store.delete_key("any")),
