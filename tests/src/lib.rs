@@ -1,11 +1,12 @@
 //! Support for integration tests: throw-away device roots, the real daemons, a byte-exact HTTP client, C programs made on the
-//! spot, and the simulated cloud.
+//! spot, the documents that describe the interfaces, and the simulated cloud.
 
 pub mod back_end;
 pub mod binaries;
 pub mod client;
 pub mod daemon;
 pub mod fixture;
+pub mod openapi;
 pub mod pki;
 pub mod root;
 pub mod simulator;
