@@ -14,7 +14,10 @@ use cryptoki::context::{CInitializeArgs, CInitializeFlags, Function, Pkcs11};
 use cryptoki::error::{Error as CryptokiError, RvError};
 
 use super::error::{Cause, Value};
-use super::token::{Refusals, Selector, Shared as SharedToken, Token};
+use super::login::Refusals;
+use super::selector::Selector;
+use super::session::Shared as SharedToken;
+use super::token::Token;
 
 /// Functions that a module has to have.
 const REQUIRED: [(&str, Function); 24] = [
