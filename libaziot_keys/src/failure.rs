@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use aziot_core::uri::LocationError;
 use aziot_crypto::aead::Malformed;
 use aziot_crypto::store;
 
@@ -17,6 +18,8 @@ pub(crate) enum Failure {
     },
     /// Something that is no ciphertext.
     Ciphertext(Malformed),
+    /// A location that is not one.
+    Location(String),
     /// What the store has to say. The name is that of the argument that it is about, if it is about one.
     Store {
         name: &'static str,
@@ -32,10 +35,17 @@ impl Failure {
         move |err| Self::Store { name, err }
     }
 
+    /// What becomes of a text that is no location.
+    pub(crate) fn location(err: LocationError<'_>) -> Self {
+        Self::Location(err.to_string())
+    }
+
     /// What the caller is told.
     pub(crate) fn rc(&self) -> Rc {
         match self {
-            Self::Argument { .. } | Self::Ciphertext(_) => Rc::INVALID_PARAMETER,
+            Self::Argument { .. } | Self::Ciphertext(_) | Self::Location(_) => {
+                Rc::INVALID_PARAMETER
+            }
             Self::Store { err, .. } if err.is_invalid_parameter() => Rc::INVALID_PARAMETER,
             Self::Store { .. } => Rc::EXTERNAL,
             Self::WouldBlock => Rc::WOULD_BLOCK,
@@ -48,6 +58,7 @@ impl fmt::Display for Failure {
         match self {
             Self::Argument { name, reason } => write!(f, "invalid parameter \"{name}\": {reason}"),
             Self::Ciphertext(err) => write!(f, "invalid parameter \"ciphertext\": {err}"),
+            Self::Location(reason) => write!(f, "invalid parameter \"value\": {reason}"),
             Self::Store { name, err } if err.is_invalid_parameter() => {
                 write!(f, "invalid parameter \"{name}\": {err}")
             }

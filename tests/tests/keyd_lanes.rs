@@ -621,25 +621,43 @@ fn status_tells_that_a_token_fails() {
 }
 
 #[test]
-fn a_report_that_takes_long_delays_no_operation() {
-    let keyd = start(&[], "max_requests = 100\n");
+fn a_token_that_does_not_answer_is_the_status() {
+    let (root, launch) = launch("extended_keys.c", &[], "max_requests = 100\n");
+    let keyd = Keyd {
+        // A report has half a second then.
+        daemon: launch.time_scale(0.1).start(),
+        root,
+    };
     let in_file = keyd.get("/key/file1").member("keyHandle");
     let gate = Gate::close(&keyd, "report");
     let start = Instant::now();
-    let mut stuck: Vec<Client> = (0..4)
+    let mut first: Vec<Client> = (0..4)
         .map(|_| {
             let mut client = keyd.connect();
             client.send(request("GET", STATUS, None));
             client
         })
         .collect();
+    // Others do not wait for it.
     for _ in 0..5 {
         use_what_needs_no_library(&keyd);
         assert_eq!(keyd.sign(&in_file, b"m").status, 200);
     }
+    for client in &mut first {
+        let status = client.response().json();
+        assert_eq!(status["state"], "degraded");
+        let reason = status["reason"].as_str().unwrap();
+        assert!(reason.contains("a token does not answer"), "{reason}");
+        assert_eq!(status["keys"], Value::Null);
+        assert_eq!(status["tokens"], Value::Null);
+    }
+    // Further requests are not held up at all.
+    for _ in 0..5 {
+        assert_eq!(status_as(&keyd, users::effective())["state"], "degraded");
+    }
     assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
     gate.open();
-    for client in &mut stuck {
-        assert_eq!(client.response().status, 200);
-    }
+    eventually("the token answers", || {
+        status_as(&keyd, users::effective())["state"] == "running"
+    });
 }

@@ -145,7 +145,7 @@ impl Survey<'_> {
                 Ok(kinds) => {
                     found.extend(kinds.into_iter().map(|kind| {
                         key(Some(kind), Some(Location::Pkcs11), place.to_string(), None)
-                    }))
+                    }));
                 }
                 Err(err) => complaints.push(err),
             }

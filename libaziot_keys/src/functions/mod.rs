@@ -17,7 +17,7 @@ pub(crate) mod sign;
 
 use std::sync::LazyLock;
 
-use aziot_crypto::store::{self, Key, KeyPair, Store};
+use aziot_crypto::store::{Key, KeyPair, Store};
 
 use crate::failure::Failure;
 

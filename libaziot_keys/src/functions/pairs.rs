@@ -2,8 +2,7 @@
 
 use core::ffi::{c_char, c_uchar, c_uint};
 
-use aziot_crypto::key_pair::Parameter;
-use aziot_crypto::openssl::ParameterValue;
+use aziot_crypto::key_pair::{Parameter, ParameterValue};
 
 use super::{Reach, STORE, UNRECOGNISED};
 use crate::abi::{

@@ -41,12 +41,18 @@ pub(crate) unsafe extern "C" fn set_parameter(name: *const c_char, value: *const
         // SAFETY: the same. An unknown name is refused whatever its value is.
         let value = unsafe { text("value", value) }?;
         match setting {
-            Setting::HomeDirectory => STORE.set_home(Path::new(value)),
-            Setting::Pkcs11Library => STORE.set_pkcs11_library(value),
-            Setting::Pkcs11BaseSlot => STORE.set_pkcs11_base_slot(value),
-            Setting::Preloaded(id) => STORE.preload(id, value),
+            Setting::HomeDirectory => {
+                STORE.set_home(Path::new(value));
+                Ok(())
+            }
+            Setting::Pkcs11Library => STORE
+                .set_pkcs11_library(value)
+                .map_err(Failure::about("value")),
+            Setting::Pkcs11BaseSlot => STORE
+                .set_pkcs11_base_slot(value)
+                .map_err(Failure::about("value")),
+            Setting::Preloaded(id) => STORE.preload(id, value).map_err(Failure::location),
         }
-        .map_err(Failure::about("value"))
     };
     answer(set())
 }

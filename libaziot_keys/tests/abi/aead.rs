@@ -49,7 +49,9 @@ fn kc_02_initialisation_vectors_and_keys_of_other_lengths() {
         let refused = keys.decrypt("odd", None, [b"iv", b""], &sealed);
         assert_eq!(refused, Err(Rc::EXTERNAL), "{len}");
         // What is derived from it always has the right length.
-        let derived = keys.encrypt("odd", Some(b"d"), [b"iv", b""], b"text").unwrap();
+        let derived = keys
+            .encrypt("odd", Some(b"d"), [b"iv", b""], b"text")
+            .unwrap();
         assert_eq!(
             keys.decrypt("odd", Some(b"d"), [b"iv", b""], &derived)
                 .unwrap(),
@@ -82,28 +84,13 @@ fn kc_02_no_part_of_a_plaintext_that_is_not_authentic() {
     let plaintext = b"secret that nobody must see";
     let mut sealed = keys.encrypt("k", None, [b"iv", b""], plaintext).unwrap();
     *sealed.last_mut().unwrap() ^= 1;
-    let parameters = EncryptAeadParameters {
-        iv: b"iv".as_ptr(),
-        iv_len: 2,
-        aad: std::ptr::null(),
-        aad_len: 0,
-    };
-    let mut out = [0xee_u8; 64];
-    let mut len = out.len();
-    // SAFETY: a string, the mechanism's parameters, bytes with their length, and a buffer with its capacity.
-    let rc = unsafe {
-        keys.list.public.decrypt.unwrap()(
-            c"k".as_ptr(),
-            ENCRYPT_MECHANISM_AEAD,
-            (&raw const parameters).cast(),
-            sealed.as_ptr(),
-            sealed.len(),
-            out.as_mut_ptr(),
-            &raw mut len,
-        )
-    };
+    let mut out = [0xee; 64];
+    let rc = keys.decrypt_into("k", [b"iv", b""], &sealed, &mut out);
     assert_eq!(rc, Rc::EXTERNAL);
     let shown = out.iter().zip(plaintext).filter(|(a, b)| a == b).count();
     assert!(shown < 4, "{out:02x?}");
-    assert!(out.windows(6).all(|part| !plaintext.windows(6).any(|whole| whole == part)));
+    assert!(
+        out.windows(6)
+            .all(|part| !plaintext.windows(6).any(|whole| whole == part))
+    );
 }

@@ -73,11 +73,13 @@ fn every_symmetric_key_of_release_1_6_0_loads_and_works_as_there() {
     let sealed = device.bytes("encrypt-aead.json");
     let parameters: [&[u8]; 2] = [b"iviviviviviv", b"aad"];
     assert_eq!(
-        keys.decrypt("sym-imported", None, parameters, &sealed).unwrap(),
+        keys.decrypt("sym-imported", None, parameters, &sealed)
+            .unwrap(),
         b"secret text"
     );
     assert_eq!(
-        keys.encrypt("sym-imported", None, parameters, b"secret text").unwrap(),
+        keys.encrypt("sym-imported", None, parameters, b"secret text")
+            .unwrap(),
         sealed
     );
     // It was imported as these bytes.
@@ -105,8 +107,11 @@ fn every_handle_of_release_1_6_0_verifies() {
         let (signed, tag) = parts.unwrap();
         let signed = Base64::decode_vec(signed).unwrap();
         let tag = Base64::decode_vec(tag).unwrap();
-        let verify =
-            |signed: &[u8]| device.keys.verify("handle-validation-key", HMAC, signed, &tag);
+        let verify = |signed: &[u8]| {
+            device
+                .keys
+                .verify("handle-validation-key", HMAC, signed, &tag)
+        };
         assert_eq!(verify(&signed), Ok(true), "{name}");
         assert_eq!(verify(&signed[1..]), Ok(false), "{name}");
     }
@@ -123,18 +128,40 @@ fn every_pair_of_release_1_6_0_loads_and_works_as_there() {
         assert_eq!(keys.load(id), Rc::INVALID_PARAMETER, "{id}");
     }
     for (id, type_, name) in [
-        ("ec", KEY_PAIR_PARAMETER_TYPE_EC_CURVE_OID, "ec.ec-curve-oid.json"),
+        (
+            "ec",
+            KEY_PAIR_PARAMETER_TYPE_EC_CURVE_OID,
+            "ec.ec-curve-oid.json",
+        ),
         ("ec", KEY_PAIR_PARAMETER_TYPE_EC_POINT, "ec.ec-point.json"),
-        ("rsa2048", KEY_PAIR_PARAMETER_TYPE_RSA_MODULUS, "rsa.rsa-modulus.json"),
-        ("rsa2048", KEY_PAIR_PARAMETER_TYPE_RSA_EXPONENT, "rsa.rsa-exponent.json"),
+        (
+            "rsa2048",
+            KEY_PAIR_PARAMETER_TYPE_RSA_MODULUS,
+            "rsa.rsa-modulus.json",
+        ),
+        (
+            "rsa2048",
+            KEY_PAIR_PARAMETER_TYPE_RSA_EXPONENT,
+            "rsa.rsa-exponent.json",
+        ),
     ] {
-        assert_eq!(keys.parameter(id, type_).unwrap(), device.bytes(name), "{name}");
+        assert_eq!(
+            keys.parameter(id, type_).unwrap(),
+            device.bytes(name),
+            "{name}"
+        );
     }
     for (id, name, number) in [
         ("ec", "ec.algorithm.json", KEY_PAIR_PARAMETER_ALGORITHM_EC),
-        ("rsa2048", "rsa.algorithm.json", KEY_PAIR_PARAMETER_ALGORITHM_RSA),
+        (
+            "rsa2048",
+            "rsa.algorithm.json",
+            KEY_PAIR_PARAMETER_ALGORITHM_RSA,
+        ),
     ] {
-        let value = keys.parameter(id, KEY_PAIR_PARAMETER_TYPE_ALGORITHM).unwrap();
+        let value = keys
+            .parameter(id, KEY_PAIR_PARAMETER_TYPE_ALGORITHM)
+            .unwrap();
         assert_eq!(value, number.to_ne_bytes());
         assert_eq!(
             device.member(name) == "ECDSA",
@@ -150,7 +177,11 @@ fn every_pair_of_release_1_6_0_loads_and_works_as_there() {
         "../var/lib/aziot/certd/certs/issuedbyec-94ac009edec06939b1af7ef50b4d9cb85cd26687fa707aa2872938719842b66a.cer",
     );
     let certificate = X509::from_pem(&fs::read(certificate).unwrap()).unwrap();
-    assert!(certificate.verify(&PKey::from_ec_key(public.clone()).unwrap()).unwrap());
+    assert!(
+        certificate
+            .verify(&PKey::from_ec_key(public.clone()).unwrap())
+            .unwrap()
+    );
     let signature = EcdsaSig::from_der(&keys.ecdsa("ec", &[5; 32]).unwrap()).unwrap();
     assert!(signature.verify(&[5; 32], &public).unwrap());
     assert!(!signature.verify(&[6; 32], &public).unwrap());

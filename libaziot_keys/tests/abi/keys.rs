@@ -117,9 +117,18 @@ fn kf_06_without_a_home_directory_only_preloaded_ids_work() {
     let (_dir, home) = scratch();
     let keys = Keys::new();
     assert_eq!((keys.load("k"), keys.delete("k")), (INVALID, INVALID));
-    assert_eq!((keys.create("k", 1), keys.import("k", b"x")), (INVALID, INVALID));
-    assert_eq!((keys.create_pair("k", None), keys.load_pair("k")), (INVALID, INVALID));
-    assert_eq!((keys.delete_pair("k"), keys.move_pair("k", "l")), (INVALID, INVALID));
+    assert_eq!(
+        (keys.create("k", 1), keys.import("k", b"x")),
+        (INVALID, INVALID)
+    );
+    assert_eq!(
+        (keys.create_pair("k", None), keys.load_pair("k")),
+        (INVALID, INVALID)
+    );
+    assert_eq!(
+        (keys.delete_pair("k"), keys.move_pair("k", "l")),
+        (INVALID, INVALID)
+    );
     assert_eq!(keys.location("k"), KEY_LOCATION_NONE);
     assert_eq!(keys.preload("k", &file_uri(&home.join("k"))), Rc::OK);
     assert_eq!(keys.preload("p", &file_uri(&home.join("p"))), Rc::OK);
@@ -128,7 +137,10 @@ fn kf_06_without_a_home_directory_only_preloaded_ids_work() {
         (KEY_LOCATION_FILE, KEY_LOCATION_NONE)
     );
     assert_eq!((keys.create("k", 1), keys.load("k")), (Rc::OK, Rc::OK));
-    assert_eq!((keys.create_pair("p", None), keys.load_pair("p")), (Rc::OK, Rc::OK));
+    assert_eq!(
+        (keys.create_pair("p", None), keys.load_pair("p")),
+        (Rc::OK, Rc::OK)
+    );
     assert_eq!(keys.create("l", 1), INVALID);
     assert_eq!(keys.set("homedir_path", home.to_str().unwrap()), Rc::OK);
     assert_eq!(keys.location("l"), KEY_LOCATION_FILE);
@@ -140,8 +152,15 @@ fn kf_07_a_preloaded_id_lives_at_its_own_location_only() {
     let (_dir, home) = scratch();
     let keys = Keys::with_home(&home);
     assert_eq!(keys.create("k", 1), Rc::OK);
-    assert_eq!(keys.preload("k", &file_uri(&home.join("elsewhere"))), Rc::OK);
-    assert_eq!(keys.load("k"), INVALID, "that in the home directory is another key");
+    assert_eq!(
+        keys.preload("k", &file_uri(&home.join("elsewhere"))),
+        Rc::OK
+    );
+    assert_eq!(
+        keys.load("k"),
+        INVALID,
+        "that in the home directory is another key"
+    );
     assert_eq!(keys.create("k", 1), Rc::OK);
     assert_eq!(fs::read(home.join("elsewhere")).unwrap().len(), 32);
 
@@ -157,11 +176,20 @@ fn kf_07_a_preloaded_id_lives_at_its_own_location_only() {
 fn kf_08_a_location_in_a_token_without_a_module() {
     let (_dir, home) = scratch();
     let keys = Keys::with_home(&home);
-    assert_eq!(keys.preload("k", "pkcs11:token=a;object=k?pin-value=1234"), Rc::OK);
+    assert_eq!(
+        keys.preload("k", "pkcs11:token=a;object=k?pin-value=1234"),
+        Rc::OK
+    );
     assert_eq!(keys.location("k"), KEY_LOCATION_PKCS11);
     assert_eq!((keys.load("k"), keys.create("k", 1)), (INVALID, INVALID));
-    assert_eq!((keys.load_pair("k"), keys.create_pair("k", None)), (INVALID, INVALID));
-    assert_eq!((keys.import("k", b"x"), keys.delete("k")), (INVALID, INVALID));
+    assert_eq!(
+        (keys.load_pair("k"), keys.create_pair("k", None)),
+        (INVALID, INVALID)
+    );
+    assert_eq!(
+        (keys.import("k", b"x"), keys.delete("k")),
+        (INVALID, INVALID)
+    );
     assert_eq!(keys.sign("k", b""), Err(INVALID));
     assert_eq!(keys.encrypt("k", None, [b"iv", b""], b""), Err(INVALID));
     assert!(!home.join("keys").exists());

@@ -22,23 +22,32 @@ const NO_PADDING: u32 = ENCRYPT_MECHANISM_RSA_NO_PADDING;
 /// The order of parameters in the tables below.
 const PARAMETERS: [u32; 5] = [ALGORITHM, CURVE_OID, POINT, MODULUS, EXPONENT];
 
-fn algorithm(keys: &Keys, id: &str) -> u32 {
-    let value = keys.parameter(id, ALGORITHM).unwrap();
-    u32::from_ne_bytes(value.try_into().unwrap())
-}
-
 /// A new private key in PEM, PKCS #8.
 fn genpkey(arguments: &[&str]) -> String {
-    let all: Vec<&str> = ["genpkey", "-quiet"].iter().chain(arguments).copied().collect();
+    let all: Vec<&str> = ["genpkey", "-quiet"]
+        .iter()
+        .chain(arguments)
+        .copied()
+        .collect();
     String::from_utf8(openssl(&all, b"")).unwrap()
 }
 
 fn ec(curve: &str) -> String {
-    genpkey(&["-algorithm", "EC", "-pkeyopt", &format!("ec_paramgen_curve:{curve}")])
+    genpkey(&[
+        "-algorithm",
+        "EC",
+        "-pkeyopt",
+        &format!("ec_paramgen_curve:{curve}"),
+    ])
 }
 
 fn rsa(bits: u32) -> String {
-    genpkey(&["-algorithm", "RSA", "-pkeyopt", &format!("rsa_keygen_bits:{bits}")])
+    genpkey(&[
+        "-algorithm",
+        "RSA",
+        "-pkeyopt",
+        &format!("rsa_keygen_bits:{bits}"),
+    ])
 }
 
 /// A library with this PEM, or whatever it is, as the location of the key `k`.
@@ -69,7 +78,10 @@ fn kf_02_a_generated_pair_is_pkcs_8_in_pem() {
         let text = String::from_utf8(openssl(&["pkey", "-text", "-noout"], &pem)).unwrap();
         assert!(text.contains(kind), "{text}");
     }
-    let mode = fs::metadata(home.join("keys")).unwrap().permissions().mode();
+    let mode = fs::metadata(home.join("keys"))
+        .unwrap()
+        .permissions()
+        .mode();
     assert_eq!(mode & 0o7777, 0o700);
 }
 
@@ -77,7 +89,10 @@ fn kf_02_a_generated_pair_is_pkcs_8_in_pem() {
 fn kf_09_preferred_algorithms() {
     let (_dir, home) = scratch();
     let keys = Keys::with_home(&home);
-    let (ec, rsa) = (KEY_PAIR_PARAMETER_ALGORITHM_EC, KEY_PAIR_PARAMETER_ALGORITHM_RSA);
+    let (ec, rsa) = (
+        KEY_PAIR_PARAMETER_ALGORITHM_EC,
+        KEY_PAIR_PARAMETER_ALGORITHM_RSA,
+    );
     for (preferred, expected) in [
         (None, Some(ec)),
         (Some("*"), Some(ec)),
@@ -98,7 +113,7 @@ fn kf_09_preferred_algorithms() {
             }
             Some(expected) => {
                 assert_eq!(created, Rc::OK, "{preferred:?}");
-                assert_eq!(algorithm(&keys, "k"), expected, "{preferred:?}");
+                assert_eq!(keys.algorithm("k").unwrap(), expected, "{preferred:?}");
                 assert_eq!(keys.delete_pair("k"), Rc::OK);
             }
         }
@@ -113,7 +128,13 @@ fn kf_10_create_leaves_an_existing_pair() {
     let keys = Keys::with_home(&home);
     assert_eq!(keys.create_pair("k", Some("ec-p256")), Rc::OK);
     let before = fs::read(file_of(&home, "k")).unwrap();
-    for algorithms in [None, Some("*"), Some("rsa-2048"), Some("ec-p384"), Some("ec-p256")] {
+    for algorithms in [
+        None,
+        Some("*"),
+        Some("rsa-2048"),
+        Some("ec-p384"),
+        Some("ec-p256"),
+    ] {
         assert_eq!(keys.create_pair("k", algorithms), Rc::OK);
     }
     assert_eq!(fs::read(file_of(&home, "k")).unwrap(), before);
@@ -142,7 +163,10 @@ fn kf_11_missing_pairs() {
     let source = fs::read(file_of(&home, "source")).unwrap();
     assert_eq!(keys.move_pair("source", "target"), Rc::OK);
     assert_eq!(fs::read(file_of(&home, "target")).unwrap(), source);
-    assert_eq!(algorithm(&keys, "target"), KEY_PAIR_PARAMETER_ALGORITHM_RSA);
+    assert_eq!(
+        keys.algorithm("target").unwrap(),
+        KEY_PAIR_PARAMETER_ALGORITHM_RSA
+    );
     assert_eq!(keys.load_pair("source"), INVALID);
     assert_eq!(fs::read_dir(home.join("keys")).unwrap().count(), 1);
 }
@@ -161,7 +185,15 @@ fn kf_12_private_keys_in_all_forms_of_pem() {
     let key = home.join("self.pem");
     fs::write(&key, &p256).unwrap();
     let certificate = convert(
-        &["req", "-x509", "-new", "-subj", "/CN=x", "-key", key.to_str().unwrap()],
+        &[
+            "req",
+            "-x509",
+            "-new",
+            "-subj",
+            "/CN=x",
+            "-key",
+            key.to_str().unwrap(),
+        ],
         "",
     );
     assert!(traditional.starts_with("-----BEGIN EC PRIVATE KEY-----"));
@@ -209,7 +241,15 @@ fn kf_12_kf_15_files_that_hold_no_readable_private_key() {
     let key = home.join("self.pem");
     fs::write(&key, &p256).unwrap();
     let certificate = openssl(
-        &["req", "-x509", "-new", "-subj", "/CN=x", "-key", key.to_str().unwrap()],
+        &[
+            "req",
+            "-x509",
+            "-new",
+            "-subj",
+            "/CN=x",
+            "-key",
+            key.to_str().unwrap(),
+        ],
         b"",
     );
     let half = &p256.as_bytes()[..p256.len() / 2];
@@ -247,7 +287,10 @@ fn kf_12_kf_15_files_that_hold_no_readable_private_key() {
     let keys = with_file(&home, b"");
     assert_eq!(keys.load_pair("k"), Rc::EXTERNAL);
     assert_eq!(keys.create_pair("k", None), Rc::OK);
-    assert_eq!(algorithm(&keys, "k"), KEY_PAIR_PARAMETER_ALGORITHM_EC);
+    assert_eq!(
+        keys.algorithm("k").unwrap(),
+        KEY_PAIR_PARAMETER_ALGORITHM_EC
+    );
 }
 
 #[test]
@@ -279,7 +322,10 @@ fn kf_13_parameters_of_the_known_key() {
     );
     let pem = openssl(&["pkey", "-inform", "DER"], &der);
     let keys = with_file(&home, &pem);
-    assert_eq!(algorithm(&keys, "k"), KEY_PAIR_PARAMETER_ALGORITHM_EC);
+    assert_eq!(
+        keys.algorithm("k").unwrap(),
+        KEY_PAIR_PARAMETER_ALGORITHM_EC
+    );
     assert_eq!(
         keys.parameter("k", CURVE_OID).unwrap(),
         hex("06082a8648ce3d030107")
@@ -297,15 +343,60 @@ fn kf_13_kc_05_kc_06_what_each_kind_of_key_can() {
     let pss = genpkey(&["-algorithm", "RSA-PSS", "-pkeyopt", "rsa_keygen_bits:2048"]);
     let p384_oid = 7;
     for (pem, lengths, ecdsa, rsa) in [
-        (ec("P-256"), [Ok(4), Ok(10), Ok(33), Err(INVALID), Err(INVALID)], Ok(72), None),
-        (ec("P-384"), [Ok(4), Ok(p384_oid), Ok(49), Err(INVALID), Err(INVALID)], Ok(104), None),
-        (ec("P-521"), [Ok(4), Err(INVALID), Ok(67), Err(INVALID), Err(INVALID)], Ok(139), None),
-        (ec("secp256k1"), [Ok(4), Err(INVALID), Ok(33), Err(INVALID), Err(INVALID)], Ok(72), None),
-        (rsa(1024), [Ok(4), Err(INVALID), Err(INVALID), Ok(128), Ok(3)], Err(INVALID), Some(128)),
-        (rsa(2048), [Ok(4), Err(INVALID), Err(INVALID), Ok(256), Ok(3)], Err(INVALID), Some(256)),
-        (rsa(3072), [Ok(4), Err(INVALID), Err(INVALID), Ok(384), Ok(3)], Err(INVALID), Some(384)),
-        (pss, [Ok(4), Err(INVALID), Err(INVALID), Ok(256), Ok(3)], Err(INVALID), Some(256)),
-        (genpkey(&["-algorithm", "ED25519"]), [Err(INVALID); 5], Err(INVALID), None),
+        (
+            ec("P-256"),
+            [Ok(4), Ok(10), Ok(33), Err(INVALID), Err(INVALID)],
+            Ok(72),
+            None,
+        ),
+        (
+            ec("P-384"),
+            [Ok(4), Ok(p384_oid), Ok(49), Err(INVALID), Err(INVALID)],
+            Ok(104),
+            None,
+        ),
+        (
+            ec("P-521"),
+            [Ok(4), Err(INVALID), Ok(67), Err(INVALID), Err(INVALID)],
+            Ok(139),
+            None,
+        ),
+        (
+            ec("secp256k1"),
+            [Ok(4), Err(INVALID), Ok(33), Err(INVALID), Err(INVALID)],
+            Ok(72),
+            None,
+        ),
+        (
+            rsa(1024),
+            [Ok(4), Err(INVALID), Err(INVALID), Ok(128), Ok(3)],
+            Err(INVALID),
+            Some(128),
+        ),
+        (
+            rsa(2048),
+            [Ok(4), Err(INVALID), Err(INVALID), Ok(256), Ok(3)],
+            Err(INVALID),
+            Some(256),
+        ),
+        (
+            rsa(3072),
+            [Ok(4), Err(INVALID), Err(INVALID), Ok(384), Ok(3)],
+            Err(INVALID),
+            Some(384),
+        ),
+        (
+            pss,
+            [Ok(4), Err(INVALID), Err(INVALID), Ok(256), Ok(3)],
+            Err(INVALID),
+            Some(256),
+        ),
+        (
+            genpkey(&["-algorithm", "ED25519"]),
+            [Err(INVALID); 5],
+            Err(INVALID),
+            None,
+        ),
     ] {
         let keys = with_file(&home, pem.as_bytes());
         assert_eq!(keys.load_pair("k"), Rc::OK);
@@ -313,15 +404,27 @@ fn kf_13_kc_05_kc_06_what_each_kind_of_key_can() {
             let value = keys.parameter("k", parameter).map(|value| value.len());
             assert_eq!(value, length, "{parameter} of {pem}");
         }
-        assert_eq!(keys.signature_bound("k", SIGN_MECHANISM_ECDSA), ecdsa, "{pem}");
-        assert_eq!(keys.ecdsa("k", &[1; 32]).map(drop), ecdsa.map(drop), "{pem}");
+        assert_eq!(
+            keys.signature_bound("k", SIGN_MECHANISM_ECDSA),
+            ecdsa,
+            "{pem}"
+        );
+        assert_eq!(
+            keys.ecdsa("k", &[1; 32]).map(drop),
+            ecdsa.map(drop),
+            "{pem}"
+        );
         if let Some(modulus_len) = rsa {
             assert_eq!(keys.parameter("k", EXPONENT).unwrap(), [1, 0, 1]);
             assert_ne!(keys.parameter("k", MODULUS).unwrap()[0], 0);
             for mechanism in [PKCS1, NO_PADDING] {
                 let mut input = vec![0; modulus_len];
                 input[modulus_len - 1] = 7;
-                let input = if mechanism == PKCS1 { &input[..20] } else { &input };
+                let input = if mechanism == PKCS1 {
+                    &input[..20]
+                } else {
+                    &input
+                };
                 let output = keys.rsa("k", mechanism, input).unwrap();
                 assert_eq!(output.len(), modulus_len, "{pem}");
             }
@@ -346,22 +449,12 @@ fn kf_13_kc_05_kc_06_what_each_kind_of_key_can() {
 fn kf_13_the_algorithm_of_an_ed25519_key_has_a_length_but_no_value() {
     let (_dir, home) = scratch();
     let keys = with_file(&home, genpkey(&["-algorithm", "ED25519"]).as_bytes());
-    let tell = keys.list.public.get_key_pair_parameter.unwrap();
-    let (mut value, mut len) = ([0_u8; 8], 99);
-    // SAFETY: a string, and no buffer.
-    let rc = unsafe { tell(c"k".as_ptr(), ALGORITHM, std::ptr::null_mut(), &raw mut len) };
-    assert_eq!((rc, len), (Rc::OK, 4));
-    // SAFETY: a string, and a buffer with its capacity.
-    let rc = unsafe { tell(c"k".as_ptr(), ALGORITHM, value.as_mut_ptr(), &raw mut len) };
-    assert_eq!(rc, INVALID);
+    assert_eq!(keys.parameter_len("k", ALGORITHM), Ok(4));
+    assert_eq!(keys.algorithm("k"), Err(INVALID));
     // A key that is missing or unreadable has not even a length.
-    // SAFETY: a string, and no buffer.
-    let rc = unsafe { tell(c"missing".as_ptr(), ALGORITHM, std::ptr::null_mut(), &raw mut len) };
-    assert_eq!(rc, INVALID);
+    assert_eq!(keys.parameter_len("missing", ALGORITHM), Err(INVALID));
     fs::write(home.join("k.pem"), "x").unwrap();
-    // SAFETY: a string, and no buffer.
-    let rc = unsafe { tell(c"k".as_ptr(), ALGORITHM, std::ptr::null_mut(), &raw mut len) };
-    assert_eq!(rc, Rc::EXTERNAL);
+    assert_eq!(keys.parameter_len("k", ALGORITHM), Err(Rc::EXTERNAL));
 }
 
 /// OpenSSL's program verifies what was signed, with the leftmost bytes of digests that are too long.
@@ -418,9 +511,19 @@ fn kc_06_rsa_vectors_and_limits() {
     block[256 - info.len()..].copy_from_slice(&info);
     assert_eq!(keys.rsa("k", NO_PADDING, &block).unwrap(), signature);
 
-    for (len, allowed) in [(0, true), (245, true), (246, false), (256, false), (1000, false)] {
+    for (len, allowed) in [
+        (0, true),
+        (245, true),
+        (246, false),
+        (256, false),
+        (1000, false),
+    ] {
         let outcome = keys.rsa("k", PKCS1, &vec![1; len]).map(|out| out.len());
-        assert_eq!(outcome, if allowed { Ok(256) } else { Err(Rc::EXTERNAL) }, "{len}");
+        assert_eq!(
+            outcome,
+            if allowed { Ok(256) } else { Err(Rc::EXTERNAL) },
+            "{len}"
+        );
     }
     for len in [0, 1, 255, 257, 1000] {
         let outcome = keys.rsa("k", NO_PADDING, &vec![1; len]);

@@ -35,7 +35,9 @@ fn hmac(key: &[u8], message: &[u8]) -> Vec<u8> {
     let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
     let key = format!("hexkey:{hex}");
     openssl(
-        &["dgst", "-sha256", "-mac", "HMAC", "-macopt", &key, "-binary"],
+        &[
+            "dgst", "-sha256", "-mac", "HMAC", "-macopt", &key, "-binary",
+        ],
         message,
     )
 }
@@ -71,7 +73,10 @@ fn kf_01_file_names() {
             "-e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855.key",
         ),
     ] {
-        assert_eq!(file_of(Path::new("/h"), id), Path::new("/h/keys").join(name));
+        assert_eq!(
+            file_of(Path::new("/h"), id),
+            Path::new("/h/keys").join(name)
+        );
     }
     let (_dir, home) = scratch();
     let keys = Keys::with_home(&home);
@@ -115,20 +120,40 @@ fn kf_02_an_independent_reader_understands_what_we_write() {
         let path = path.to_str().unwrap();
         let structure = openssl(&["asn1parse", "-in", path], b"");
         let structure = String::from_utf8(structure).unwrap();
-        assert!(structure.contains("prim: INTEGER           :00\n"), "{structure}");
+        assert!(
+            structure.contains("prim: INTEGER           :00\n"),
+            "{structure}"
+        );
         assert!(structure.contains("prim: OBJECT            :id-ecPublicKey\n"));
         let compressed = openssl(
-            &["ec", "-in", path, "-pubout", "-conv_form", "compressed", "-outform", "DER"],
+            &[
+                "ec",
+                "-in",
+                path,
+                "-pubout",
+                "-conv_form",
+                "compressed",
+                "-outform",
+                "DER",
+            ],
             b"",
         );
-        let point = keys.parameter(id, KEY_PAIR_PARAMETER_TYPE_EC_POINT).unwrap();
+        let point = keys
+            .parameter(id, KEY_PAIR_PARAMETER_TYPE_EC_POINT)
+            .unwrap();
         assert!(compressed.ends_with(&point));
         let signature = keys.ecdsa(id, &[9; 32]).unwrap();
         let file = home.join("signature");
         fs::write(&file, signature).unwrap();
         let verified = pkeyutl(
             &home,
-            &["-verify", "-inkey", path, "-sigfile", file.to_str().unwrap()],
+            &[
+                "-verify",
+                "-inkey",
+                path,
+                "-sigfile",
+                file.to_str().unwrap(),
+            ],
             &[9; 32],
         );
         assert_eq!(verified, b"Signature Verified Successfully\n");
@@ -146,16 +171,31 @@ fn kf_02_an_independent_reader_understands_what_we_write() {
         .map(|byte| format!("{byte:02X}"))
         .collect();
     assert_eq!(modulus, format!("Modulus={expected}\n").into_bytes());
-    let padded = ["-sign", "-inkey", path, "-pkeyopt", "rsa_padding_mode:pkcs1"];
+    let padded = [
+        "-sign",
+        "-inkey",
+        path,
+        "-pkeyopt",
+        "rsa_padding_mode:pkcs1",
+    ];
     assert_eq!(
-        keys.rsa("rsa", ENCRYPT_MECHANISM_RSA_PKCS1, b"input").unwrap(),
+        keys.rsa("rsa", ENCRYPT_MECHANISM_RSA_PKCS1, b"input")
+            .unwrap(),
         pkeyutl(&home, &padded, b"input")
     );
     let mut block = [7; 256];
     block[0] = 0;
-    let raw = ["-sign", "-inkey", path, "-pkeyopt", "rsa_padding_mode:none"];
+    // The same operation by another name: without padding, signing is decrypting.
+    let raw = [
+        "-decrypt",
+        "-inkey",
+        path,
+        "-pkeyopt",
+        "rsa_padding_mode:none",
+    ];
     assert_eq!(
-        keys.rsa("rsa", ENCRYPT_MECHANISM_RSA_NO_PADDING, &block).unwrap(),
+        keys.rsa("rsa", ENCRYPT_MECHANISM_RSA_NO_PADDING, &block)
+            .unwrap(),
         pkeyutl(&home, &raw, &block)
     );
 }
@@ -172,7 +212,14 @@ fn kf_12_we_take_over_a_store_in_the_way_of_release_1_6_0() {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
     };
     let bytes = openssl(&["rand", "32"], b"");
-    let curve = ["genpkey", "-quiet", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"];
+    let curve = [
+        "genpkey",
+        "-quiet",
+        "-algorithm",
+        "EC",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+    ];
     let ec = openssl(&curve, b"");
     let rsa = openssl(&["genpkey", "-quiet", "-algorithm", "RSA"], b"");
     write("sym", &bytes);

@@ -20,7 +20,7 @@ pub const AEAD: [(&[u8], &str, &str); 4] = [
         "01dcc74041b8db19a7806af91e220e3cd7",
     ),
     (
-        &[0xaa; 3],
+        b"aaaaaa",
         "021c9ff97728a84bbca81b0fa111a98a588b3224b17077",
         "014bbca81b0fa111a98a588b3224b170771c9ff97728a8",
     ),
@@ -51,8 +51,14 @@ pub fn check_aead(keys: &Keys, id: &str) {
     let long_iv = hex("202122232425262728292a2b2c2d2e2f");
     let sealed = hex("02a3a9c88a73d8921b87d580d6988f235b21ca810548");
     let parameters: [&[u8]; 2] = [&long_iv, b""];
-    assert_eq!(keys.encrypt(id, None, parameters, b"hello").unwrap(), sealed);
-    assert_eq!(keys.decrypt(id, None, parameters, &sealed).unwrap(), b"hello");
+    assert_eq!(
+        keys.encrypt(id, None, parameters, b"hello").unwrap(),
+        sealed
+    );
+    assert_eq!(
+        keys.decrypt(id, None, parameters, &sealed).unwrap(),
+        b"hello"
+    );
 }
 
 /// Holds what ciphertexts are refused for against a key, wherever it lives.
@@ -78,13 +84,24 @@ pub fn check_aead_refusals(keys: &Keys, id: &str) {
     for function in [keys.list.public.encrypt, keys.list.public.decrypt] {
         let refused = |mechanism| keys.crypt_as(function, id, mechanism, no_parameters, &sealed);
         assert_eq!(refused(ENCRYPT_MECHANISM_AEAD), Err(Rc::INVALID_PARAMETER));
-        assert_eq!(refused(ENCRYPT_MECHANISM_DERIVED), Err(Rc::INVALID_PARAMETER));
+        assert_eq!(
+            refused(ENCRYPT_MECHANISM_DERIVED),
+            Err(Rc::INVALID_PARAMETER)
+        );
         assert_eq!(refused(0), Err(Rc::INVALID_PARAMETER));
         assert_eq!(refused(5), Err(Rc::INVALID_PARAMETER));
     }
-    for mechanism in [ENCRYPT_MECHANISM_RSA_PKCS1, ENCRYPT_MECHANISM_RSA_NO_PADDING] {
-        let refused =
-            keys.crypt_as(keys.list.public.decrypt, id, mechanism, no_parameters, &sealed);
+    for mechanism in [
+        ENCRYPT_MECHANISM_RSA_PKCS1,
+        ENCRYPT_MECHANISM_RSA_NO_PADDING,
+    ] {
+        let refused = keys.crypt_as(
+            keys.list.public.decrypt,
+            id,
+            mechanism,
+            no_parameters,
+            &sealed,
+        );
         assert_eq!(refused, Err(Rc::INVALID_PARAMETER));
     }
     let missing = keys.decrypt("missing", None, parameters, &sealed);
@@ -193,7 +210,13 @@ pub fn check_derivation_refusals(keys: &Keys, id: &str) {
     };
     for function in [keys.list.public.encrypt, keys.list.public.decrypt] {
         let crypt = |id, parameters: Option<&EncryptDerivedParameters>| {
-            keys.crypt_as(function, id, ENCRYPT_MECHANISM_DERIVED, parameters, &[2; 20])
+            keys.crypt_as(
+                function,
+                id,
+                ENCRYPT_MECHANISM_DERIVED,
+                parameters,
+                &[2; 20],
+            )
         };
         assert_eq!(crypt(id, None), Err(INVALID));
         assert_eq!(crypt("missing", Some(&sealing)), Err(INVALID));

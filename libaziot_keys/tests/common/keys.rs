@@ -128,6 +128,29 @@ impl Keys {
         Ok(out.bytes)
     }
 
+    /// What the question for the length of a parameter is answered.
+    pub fn parameter_len(&self, id: &str, type_: u32) -> Result<usize, Rc> {
+        let tell = self.list.public.get_key_pair_parameter.unwrap();
+        let (id, mut len) = (c(id), 12345);
+        // SAFETY: a string, and no buffer.
+        let rc = unsafe { tell(id.as_ptr(), type_, ptr::null_mut(), &raw mut len) };
+        if rc == Rc::OK { Ok(len) } else { Err(rc) }
+    }
+
+    /// The algorithm, read as the Keys Service does: with a single call into four bytes.
+    pub fn algorithm(&self, id: &str) -> Result<u32, Rc> {
+        let tell = self.list.public.get_key_pair_parameter.unwrap();
+        let (id, mut value, mut len) = (c(id), [0; 4], 4);
+        let type_ = KEY_PAIR_PARAMETER_TYPE_ALGORITHM;
+        // SAFETY: a string, and a buffer with its capacity.
+        let rc = unsafe { tell(id.as_ptr(), type_, value.as_mut_ptr(), &raw mut len) };
+        if rc != Rc::OK {
+            return Err(rc);
+        }
+        assert_eq!(len, 4);
+        Ok(u32::from_ne_bytes(value))
+    }
+
     pub fn derive(&self, id: &str, data: &[u8]) -> Result<Vec<u8>, Rc> {
         self.derive_by(self.list.public.derive_key.unwrap(), id, data)
     }
@@ -148,6 +171,15 @@ impl Keys {
     /// HMAC-SHA256.
     pub fn sign(&self, id: &str, message: &[u8]) -> Result<Vec<u8>, Rc> {
         self.sign_as(id, SIGN_MECHANISM_HMAC_SHA256, None, message)
+    }
+
+    /// HMAC-SHA256 with a single call, for threads whose keys change between two.
+    pub fn sign_once(&self, id: &str, message: &[u8]) -> Result<Vec<u8>, Rc> {
+        once(self.list.public.sign.unwrap(), id, message)
+    }
+
+    pub fn try_sign_once(&self, id: &str, message: &[u8]) -> Result<Vec<u8>, Rc> {
+        once(self.list.try_sign.unwrap(), id, message)
     }
 
     pub fn try_sign(&self, id: &str, message: &[u8]) -> Result<Vec<u8>, Rc> {
@@ -307,6 +339,35 @@ impl Keys {
             [iv, aad],
             ciphertext,
         )
+    }
+
+    /// Decryption into this buffer.
+    pub fn decrypt_into(
+        &self,
+        id: &str,
+        [iv, aad]: [&[u8]; 2],
+        sealed: &[u8],
+        out: &mut [u8],
+    ) -> Rc {
+        let parameters = EncryptAeadParameters {
+            iv: iv.as_ptr(),
+            iv_len: iv.len(),
+            aad: aad.as_ptr(),
+            aad_len: aad.len(),
+        };
+        let (id, mut len) = (c(id), out.len());
+        // SAFETY: a string, the mechanism's parameters, bytes with their length, and a buffer with its capacity.
+        unsafe {
+            self.list.public.decrypt.unwrap()(
+                id.as_ptr(),
+                ENCRYPT_MECHANISM_AEAD,
+                (&raw const parameters).cast(),
+                sealed.as_ptr(),
+                sealed.len(),
+                out.as_mut_ptr(),
+                &raw mut len,
+            )
+        }
     }
 
     /// RSA's private operation, with one of its two mechanisms.
@@ -473,6 +534,24 @@ fn sign_by(
             )
         }
     })
+}
+
+fn once(sign: Sign, id: &str, message: &[u8]) -> Result<Vec<u8>, Rc> {
+    let (id, mut out, mut len) = (c(id), vec![0; 32], 32);
+    // SAFETY: a string, no parameters, bytes with their length, and a buffer with its capacity.
+    let rc = unsafe {
+        sign(
+            id.as_ptr(),
+            SIGN_MECHANISM_HMAC_SHA256,
+            ptr::null(),
+            message.as_ptr(),
+            message.len(),
+            out.as_mut_ptr(),
+            &raw mut len,
+        )
+    };
+    assert!(rc != Rc::OK || len == out.len());
+    if rc == Rc::OK { Ok(out) } else { Err(rc) }
 }
 
 fn verify_by(

@@ -1,6 +1,6 @@
 //! What the integration tests share: the built library, a C compiler, OpenSSL's program, software tokens.
 
-#![allow(dead_code, reason = "every test program uses a part")]
+#![allow(dead_code, unused_imports, reason = "every test program uses a part")]
 #![allow(clippy::unwrap_used, reason = "a test may stop anywhere")]
 #![allow(unsafe_code, reason = "the library is called through its C ABI")]
 
@@ -13,8 +13,8 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
-pub use self::keys::{Keys, ReportedKey, ReportedToken};
-pub use self::token::{Token, token};
+pub use self::keys::{Keys, ReportedKey};
+pub use self::token::{LABEL, PIN, Token, token};
 
 /// The shared library that cargo built for this test program.
 pub fn shared_library() -> PathBuf {

@@ -122,6 +122,24 @@ impl Token {
         )
     }
 
+    /// Runs the C program that drives the library, in a process of its own, with this base slot.
+    pub fn driver(&self, uri: &str, operations: &[&str]) -> Option<i32> {
+        let driver = self.dir.join("driver");
+        if !driver.exists() {
+            super::compile_driver(&self.dir);
+        }
+        let module = self.module();
+        Command::new(driver)
+            .arg("run")
+            .args([&super::shared_library(), &self.home])
+            .args(["set", "pkcs11_lib_path", module.to_str().unwrap()])
+            .args(["set", "pkcs11_base_slot", uri])
+            .args(operations)
+            .status()
+            .unwrap()
+            .code()
+    }
+
     /// The calls that the module was asked since the last time this was.
     pub fn calls(&self) -> Vec<String> {
         let path = self.dir.join("calls");
