@@ -94,6 +94,27 @@ impl Token {
         Arc::ptr_eq(&self.shared, &other.shared)
     }
 
+    /// Whether both are in the same slot of one module, however their URIs name it. Looks both up.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Token::connect`], of either.
+    pub fn shares_slot_with(&self, other: &Self) -> Result<bool, Error> {
+        if self.is(other) {
+            return Ok(true);
+        }
+        self.connect()?;
+        other.connect()?;
+        let slot = |token: &Self| {
+            lock(&token.shared.state)
+                .found
+                .as_ref()
+                .map(|found| found.slot)
+        };
+        let slots = (slot(self), slot(other));
+        Ok(self.module.path() == other.module.path() && slots.0.is_some() && slots.0 == slots.1)
+    }
+
     pub(super) fn error(&self, cause: Cause) -> Error {
         Error::new(cause, self.place())
     }

@@ -33,7 +33,6 @@ impl Store {
                 }
             }
             let place = places.file.as_ref().ok_or(Error::NoLocation)?;
-            refuse_pair(place)?;
             let mut bytes = Zeroizing::new([0; GENERATED_KEY_LEN]);
             fill_with_random(bytes.as_mut_slice()).map_err(Error::Random)?;
             self.write(id, place, places, settings, bytes.as_slice())
@@ -69,7 +68,9 @@ impl Store {
             outdated = Some(place);
         }
         let place = places.file.as_ref().ok_or(Error::NoLocation)?;
-        refuse_pair(place)?;
+        if outdated.is_none() {
+            refuse_pair(place)?;
+        }
         let key = self.write(id, place, &places, &settings, bytes)?;
         if let Some(place) = outdated {
             // A key that the token still has would win over the new one. It goes last, so that there is always one.
@@ -187,11 +188,13 @@ impl Store {
         key
     }
 
-    /// Says that a key goes to a file because its token cannot hold it; fails where there is no file for it.
+    /// Says that a key goes to a file because its token cannot hold it; fails where there is no file for it, or one that
+    /// holds a key pair.
     fn fall_back(&self, id: &str, places: &Places, err: pkcs11::Error) -> Result<(), Error> {
         let (Some(token), Some(file)) = (&places.token, &places.file) else {
             return Err(Error::NoPlaceLeft(err));
         };
+        refuse_pair(file)?;
         let path = file.path.display();
         log::warn!(
             "the key {id:?} is kept in the filesystem, in {path}, because {token} cannot hold it: {err}"
@@ -231,8 +234,10 @@ impl Store {
         if let Some(place) = &places.token {
             removed = in_token(place)?;
         }
+        let mut stays = false;
         if let Some(place) = &places.file {
-            if places.token.is_some() && holds_another(place, kind) {
+            stays = places.token.is_some() && holds_another(place, kind);
+            if stays {
                 log::info!(
                     "{} stays: it holds a key of the other kind with the id {id:?}",
                     place.path.display()
@@ -243,7 +248,9 @@ impl Store {
                 removed |= gone?;
             }
         }
-        self.used.forget(id);
+        if !stays {
+            self.used.forget(id);
+        }
         Ok(removed)
     }
 }

@@ -173,7 +173,11 @@ fn move_in_token(from: &TokenPlace, target: &Places) -> Result<(), Error> {
             to: target.to_string(),
         }));
     };
-    if from.token.uri_without_pin() != to.token.uri_without_pin() {
+    if !from
+        .token
+        .shares_slot_with(&to.token)
+        .map_err(Error::Token)?
+    {
         return Err(Error::Move(MoveError::BetweenTokens {
             from: from.to_string(),
             to: to.to_string(),

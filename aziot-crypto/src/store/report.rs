@@ -8,10 +8,9 @@ use aziot_core::id;
 
 use super::files::{self, Content, FilePlace};
 use super::settings::{Places, Settings, TokenPlace};
-use super::turn::Access;
 use super::{Kept, Key, KeyPair, Location, MAX_KEY_LEN, Store};
 use crate::file::{self, Contents};
-use crate::pkcs11::TokenState;
+use crate::pkcs11::{self, Token, TokenState};
 
 /// Keys that the device's software has by convention, beside those that are configured or were used: they are told of
 /// by id even before this process has used them. `aziot-edged-ca` and `iotedge_master_encryption_id` are IoT Edge's.
@@ -74,7 +73,8 @@ impl Store {
     /// Tells about every key that is configured, was used by this process (the last 256) or is known by convention,
     /// about all other files in `keys/`, and about every token. Reads files and asks tokens, so it can take its time.
     ///
-    /// What cannot be looked at is told with a remark; a token that fails is asked once.
+    /// What cannot be looked at is told with a remark; a token that fails is asked once. Waits for no change that is
+    /// under way, so a key that is being moved may be told of at either place or at none.
     pub fn report(&self, visit: &mut dyn FnMut(Item<'_>)) {
         let settings = self.settings();
         let remarks: BTreeMap<String, Option<String>> = self.used.all().into_iter().collect();
@@ -84,10 +84,9 @@ impl Store {
             .chain(WELL_KNOWN)
             .collect();
         let mut survey = Survey {
-            store: self,
             settings: &settings,
             files: BTreeSet::new(),
-            failed: BTreeMap::new(),
+            failed: Vec::new(),
         };
         for id in ids {
             for key in survey.keys(id, remarks.get(id)) {
@@ -109,12 +108,11 @@ impl Store {
 
 /// The work of one report.
 struct Survey<'a> {
-    store: &'a Store,
     settings: &'a Settings,
     /// Names in `keys/` that have been told of.
     files: BTreeSet<String>,
     /// Tokens that failed, and why.
-    failed: BTreeMap<String, String>,
+    failed: Vec<(Token, String)>,
 }
 
 impl Survey<'_> {
@@ -139,7 +137,6 @@ impl Survey<'_> {
         };
         let mut found = Vec::new();
         let mut complaints = Vec::new();
-        let turn = self.store.turns.take(places.resources(), Access::Shared);
         if let Some(place) = &places.token {
             match self.in_token(place) {
                 Ok(kinds) => {
@@ -151,7 +148,6 @@ impl Survey<'_> {
             }
         }
         let contents = places.file.as_ref().map(FilePlace::read).transpose();
-        drop(turn);
         match contents.map(Option::flatten) {
             Ok(Some(contents)) => {
                 if let Some(place) = &places.file {
@@ -194,8 +190,8 @@ impl Survey<'_> {
 
     /// The kinds of keys that a token has at a place. A token that failed is not asked again.
     fn in_token(&mut self, place: &TokenPlace) -> Result<Vec<Kind>, String> {
-        let token = place.token.uri_without_pin();
-        if let Some(failure) = self.failed.get(&token) {
+        let mut failed = self.failed.iter();
+        if let Some((_, failure)) = failed.find(|(token, _)| token.is(&place.token)) {
             return Err(failure.clone());
         }
         let ask = || {
@@ -203,11 +199,11 @@ impl Survey<'_> {
             let pair = KeyPair::find_in_token(place)?.map(|_| Kind::Pair);
             Ok(symmetric.into_iter().chain(pair).collect())
         };
-        ask().map_err(|err: crate::pkcs11::Error| {
+        ask().map_err(|err: pkcs11::Error| {
             let failure = err.to_string();
             // One that has no fault but that this key is not to be had can be asked for others.
             if !err.is_invalid_parameter() {
-                self.failed.insert(token, failure.clone());
+                self.failed.push((place.token.clone(), failure.clone()));
             }
             failure
         })

@@ -132,8 +132,7 @@ impl Settings {
             Preloaded::File(_) => None,
         });
         for token in self.base_token().into_iter().chain(preloaded) {
-            let uri = token.uri_without_pin();
-            if !tokens.iter().any(|known| known.uri_without_pin() == uri) {
+            if !tokens.iter().any(|known| known.is(token)) {
                 tokens.push(token);
             }
         }

@@ -94,7 +94,10 @@ fn tie(work: &Work<'_>, public: ObjectHandle, private: ObjectHandle) {
     }
     let id = Attribute::Id(fresh_id(None));
     for object in [private, public] {
-        if let Err(err) = work.session.update_attributes(object, core::slice::from_ref(&id)) {
+        if let Err(err) = work
+            .session
+            .update_attributes(object, core::slice::from_ref(&id))
+        {
             log::debug!("could not set a CKA_ID: {}", Cause::from(err));
             return;
         }
