@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use aziot_core::api::keys::status::STATUS_VERSION;
 use aziot_core::api::keys::{
     CLIENT_VERSION, Ciphertext, CiphertextResponse, CreateDerivedKey, CreateKey, CreateKeyPair,
     EncryptMechanism, ExportedKey, KeyHandle as HandleMember, MoveKeyPair, Parameter,
     ParameterBytes, Plaintext, PlaintextResponse, Sign, SignMechanism, Signature, Usage,
 };
 use aziot_core::json::{self, Bytes, FromJson};
-use aziot_core::limits::BODY_KEYS;
+use aziot_core::limits::{BODY_KEYS, RESPONSE_BODY};
 use aziot_core::percent::Set;
 use serde::Serialize;
 use zeroize::Zeroizing;
@@ -17,6 +18,7 @@ use zeroize::Zeroizing;
 use crate::error::Error;
 use crate::handle::KeyHandle;
 use crate::parameters::{Algorithm, PublicKey, RsaPadding};
+use crate::status::Status;
 use crate::transport::{Call, Patience, Peer, Request, Response, UnixClient};
 
 /// Length of an HMAC-SHA256.
@@ -335,6 +337,24 @@ impl Client {
         let answer: PlaintextResponse<'_> = decode(&mut response)?;
         Ok(Zeroizing::new(answer.plaintext.0.to_vec()))
     }
+
+    /// Shows `read` how the service stands, as far as the caller may know, and answers what that makes of it. `None` if the
+    /// service has no such operation, as in release 1.6.0.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn status<T>(&self, read: impl FnOnce(&Status<'_>) -> T) -> Result<Option<T>, Error> {
+        let target = format!("/status?api-version={STATUS_VERSION}");
+        let mut response = match self.answer("GET", &target, None, Kind::Status) {
+            // The version is looked at before the path.
+            Err(Error::Service {
+                status: 400 | 404, ..
+            }) => return Ok(None),
+            outcome => outcome?,
+        };
+        let status: Status<'_> = decode(&mut response)?;
+        Ok(Some(read(&status)))
+    }
 }
 
 /// What an operation does, which decides how long it may take and whether it may be repeated.
@@ -346,6 +366,8 @@ enum Kind {
     Generates,
     /// It changes what an id stands for, so that a late repetition could undo what others have done since.
     Changes,
+    /// Nothing, and its answer may be long.
+    Status,
 }
 
 impl Client {
@@ -448,7 +470,7 @@ impl Client {
             generation,
         } = self.deadlines;
         let (silence, attempt) = match kind {
-            Kind::Reads => (silence, whole),
+            Kind::Reads | Kind::Status => (silence, whole),
             Kind::Generates | Kind::Changes => (generation, generation),
         };
         let asked = target.len().saturating_add(body.map_or(0, <[u8]>::len));
@@ -461,7 +483,10 @@ impl Client {
                 body,
             },
             idempotent: kind != Kind::Changes,
-            body_limit: ANSWER.saturating_add(asked.saturating_mul(GROWTH)),
+            body_limit: match kind {
+                Kind::Status => RESPONSE_BODY,
+                _ => ANSWER.saturating_add(asked.saturating_mul(GROWTH)),
+            },
             connect,
             silence,
             attempt,

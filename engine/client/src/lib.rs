@@ -27,6 +27,7 @@ mod error;
 mod handle;
 mod parameters;
 mod socket;
+mod status;
 pub mod transport;
 
 pub use aziot_core::api::keys::Usage;
@@ -35,3 +36,4 @@ pub use error::Error;
 pub use handle::KeyHandle;
 pub use parameters::{Algorithm, PublicKey, RsaPadding};
 pub use socket::{RootError, default_socket};
+pub use status::{Items, Status};
