@@ -71,6 +71,11 @@ fuzz: ## Feed foreign bytes to everything that reads them, a minute for each tar
 	scripts/install-deps build fuzz
 	scripts/fuzz
 
+.PHONY: soak
+soak: deps ## Sign 100 000 times over one login on software tokens (SOAK="--softhsm 100000 --tpm 100000 --interrupted 10000")
+	cargo build --workspace $(TEST_FEATURES)
+	$(TARGET)/debug/soak $(SOAK)
+
 .PHONY: clean
 clean: ## Remove everything that was built
 	cargo clean
