@@ -37,7 +37,7 @@ impl Error {
     #[must_use]
     pub fn is_unsupported(&self) -> bool {
         match &self.cause {
-            Cause::NoAesGcm(_) => true,
+            Cause::Unusable(_) => true,
             Cause::Call { function, value } => {
                 matches!(function, Function::GenerateKey)
                     && matches!(
@@ -49,12 +49,12 @@ impl Error {
         }
     }
 
-    /// Whether it was `C_CreateObject` that refused an imported key, or such a key does not do AES-GCM: an import may then
-    /// be done elsewhere.
+    /// Whether it was `C_CreateObject` that refused an imported key, or the token has no use for it once it has it (SoftHSM
+    /// stores keys for HMAC that are too short for it): an import may then be done elsewhere.
     #[must_use]
     pub fn is_refused_import(&self) -> bool {
         match &self.cause {
-            Cause::NoAesGcm(_) => true,
+            Cause::Unusable(_) => true,
             Cause::Call { function, .. } => matches!(function, Function::CreateObject),
             _ => false,
         }
@@ -112,8 +112,6 @@ pub(super) enum Cause {
     MissingSource(String),
     /// The module lacks a function.
     MissingFunction(&'static str),
-    /// A new key for AES cannot be used with GCM.
-    NoAesGcm(Box<Cause>),
     /// There is no such key.
     NotFound {
         /// `key` or `key pair`.
@@ -140,8 +138,12 @@ pub(super) enum Cause {
     PrivateHidden(Option<String>),
     /// A label that we use for objects in between.
     ReservedLabel,
+    /// Another token answers where there was one we knew.
+    TokenChanged,
     /// The module could not be loaded a short time ago.
     Unloaded { failure: String, retry_in: Duration },
+    /// A new key was stored but does not do what it is for.
+    Unusable(Box<Cause>),
     /// Neither exactly for signing nor exactly for encryption.
     Usage(u32),
     /// The module is too old.
@@ -152,7 +154,7 @@ impl Cause {
     /// What a return value calls for.
     pub(super) fn severity(&self) -> Severity {
         match self {
-            Self::NoToken { .. } => Severity::TokenGone,
+            Self::NoToken { .. } | Self::TokenChanged => Severity::TokenGone,
             Self::Call { value, .. } => match value {
                 RvError::SessionClosed | RvError::SessionHandleInvalid => Severity::SessionGone,
                 // Closing the one session helps.
@@ -220,6 +222,7 @@ impl Cause {
             | Self::NoToken { .. }
             | Self::Pin { .. }
             | Self::PinSource { .. }
+            | Self::TokenChanged
             | Self::Unloaded { .. }
             | Self::Version { .. } => true,
             Self::Call { .. } => self.severity() != Severity::Ordinary,
@@ -253,13 +256,14 @@ impl Cause {
             | Self::Malformed(_)
             | Self::MissingFunction(_)
             | Self::MissingSource(_)
-            | Self::NoAesGcm(_)
             | Self::NoPin
             | Self::NotAModule
             | Self::NoToken { .. }
             | Self::Pin { .. }
             | Self::PinSource { .. }
+            | Self::TokenChanged
             | Self::Unloaded { .. }
+            | Self::Unusable(_)
             | Self::Version { .. } => false,
         }
     }
@@ -352,8 +356,8 @@ impl fmt::Display for Cause {
                 write!(f, "key pair not found: no objects with label \"{label}\"")
             }
             Self::MissingFunction(name) => write!(f, "library does not define {name}"),
-            Self::NoAesGcm(cause) => {
-                write!(f, "a new AES key cannot be used with GCM: {cause}")
+            Self::Unusable(cause) => {
+                write!(f, "a new key cannot be used in the token: {cause}")
             }
             Self::NotFound { kind, label } => match label {
                 Some(label) => write!(f, "{kind} not found: no object with label \"{label}\""),
@@ -409,6 +413,9 @@ impl fmt::Display for Cause {
             }
             Self::ReservedLabel => {
                 f.write_str("labels of this form are used for unfinished changes")
+            }
+            Self::TokenChanged => {
+                f.write_str("another token has taken the place of the one in use")
             }
             Self::Unloaded { failure, retry_in } => write!(
                 f,
@@ -565,7 +572,7 @@ mod tests {
                 call(Function::GenerateKeyPair, RvError::MechanismInvalid),
                 false,
             ),
-            (Cause::NoAesGcm(Box::new(Cause::Curve)), true),
+            (Cause::Unusable(Box::new(Cause::Curve)), true),
         ] {
             assert_eq!(Error::new(cause, String::new()).is_unsupported(), expected);
         }

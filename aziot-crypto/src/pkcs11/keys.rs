@@ -167,7 +167,7 @@ impl SecretKey {
         let mut now = 0;
         self.run(Blame::Module, |work, key| {
             now = work.generation;
-            try_out(work, key)
+            try_encryption(work, key)
         })?;
         if now == seen {
             return Err(refused(cause));
@@ -258,8 +258,13 @@ fn gcm<'a>(iv: &'a mut [u8], aad: &'a [u8]) -> Result<GcmParams<'a>, Cause> {
 }
 
 /// Whether a key can be used for AES-GCM.
-pub(super) fn try_out(work: &Work<'_>, key: ObjectHandle) -> Result<(), Cause> {
+pub(super) fn try_encryption(work: &Work<'_>, key: ObjectHandle) -> Result<(), Cause> {
     encrypt(work, key, b"123456789012", b"someaad", b"someplaintext").map(drop)
+}
+
+/// Whether a key can be used for HMAC.
+pub(super) fn try_signing(work: &Work<'_>, key: ObjectHandle) -> Result<(), Cause> {
+    mac(work, key, b"somemessage").map(drop)
 }
 
 /// A key pair in a token. Its public parameters are in memory; the private object is looked for when it is used.

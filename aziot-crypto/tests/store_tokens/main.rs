@@ -3,12 +3,6 @@
 //! SoftHSM reads its configuration from the environment, so every test runs in a process of its own with a directory of
 //! tokens of its own, whatever runs the tests. Between the store and SoftHSM is `tests/tools/p11shim.c`, which can make
 //! any function fail.
-#![cfg(all(
-    feature = "std",
-    feature = "software",
-    feature = "openssl",
-    feature = "pkcs11"
-))]
 #![allow(clippy::unwrap_used, reason = "a test may stop anywhere")]
 
 mod fallback;

@@ -11,7 +11,7 @@ use cryptoki::object::{Attribute, KeyType, ObjectClass, ObjectHandle};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroize as _;
 
-use super::super::error::{Cause, Error};
+use super::super::error::{Cause, Error, Severity};
 use super::super::keys::{self, KeyPair, SecretKey};
 use super::super::token::{Blame, Login, Token, Work};
 use super::super::{USAGE_ENCRYPT, USAGE_SIGN};
@@ -54,7 +54,11 @@ impl Token {
                 Some(key) => key,
                 None => generate_secret(work, label, usage)?,
             };
-            work.try_out(key, usage)
+            match usage {
+                Usage::Encrypt => work.try_out(key, usage),
+                // Of a length that every token with this mechanism takes.
+                Usage::Sign => Ok(()),
+            }
         })
     }
 
@@ -217,18 +221,19 @@ impl Usage {
 }
 
 impl Work<'_> {
-    /// Encrypts something with a key for AES, and removes the key if that fails.
+    /// Uses a new key for what it is for, and removes it if that fails.
     fn try_out(&self, key: ObjectHandle, usage: Usage) -> Result<(), Cause> {
-        if usage != Usage::Encrypt {
-            return Ok(());
-        }
-        let Err(cause) = keys::try_out(self, key) else {
+        let result = match usage {
+            Usage::Encrypt => keys::try_encryption(self, key),
+            Usage::Sign => keys::try_signing(self, key),
+        };
+        let Err(cause) = result else {
             return Ok(());
         };
         self.token.handles().clear();
         if let Err(err) = self.session.destroy_object(key) {
             log::warn!(
-                "could not remove a new AES key that does not work from {:?}: {}",
+                "could not remove a new key that does not work from {:?}: {}",
                 self.token,
                 Cause::from(err)
             );
@@ -237,7 +242,7 @@ impl Work<'_> {
         if cause.severity().closes_sessions() {
             return Err(cause);
         }
-        Err(Cause::NoAesGcm(Box::new(cause)))
+        Err(Cause::Unusable(Box::new(cause)))
     }
 
     /// Gives new objects the label of old ones and removes these. If that fails the old ones stay.
@@ -362,8 +367,23 @@ fn generate_secret(
                 })
             };
             let [long, short] = AES_KEY_LENS;
-            generate(long).or_else(|_| generate(short))
+            generate(long).or_else(|cause| match cause.severity() {
+                Severity::Ordinary => generate(short),
+                // The key may have been made all the same.
+                Severity::Fatal => match labelled_secret(work, label)? {
+                    Some(key) => Ok(key),
+                    None => generate(short),
+                },
+                _ => Err(cause),
+            })
         }
+    }
+}
+
+fn labelled_secret(work: &Work<'_>, label: Option<&str>) -> Result<Option<ObjectHandle>, Cause> {
+    match label {
+        Some(label) => work.first(ObjectClass::SECRET_KEY, Some(label)),
+        None => Ok(None),
     }
 }
 
