@@ -104,8 +104,11 @@ const SIGNATURES: [(&str, &str); 15] = [
     ),
 ];
 
+/// A member and where it stands.
+type Offset = (&'static str, usize);
+
 /// Sizes and offsets: the name of a structure in C, its size, its members.
-fn layouts() -> Vec<(&'static str, usize, Vec<(&'static str, usize)>)> {
+fn layouts() -> Vec<(&'static str, usize, Vec<Offset>)> {
     macro_rules! layout {
         ($name:literal, $type:ident, $($member:ident),+) => {
             ($name, size_of::<$type>(), vec![$((stringify!($member), offset_of!($type, $member))),+])

@@ -10,6 +10,7 @@ pub mod openapi;
 pub mod pki;
 pub mod root;
 pub mod simulator;
+pub mod soak;
 pub mod softhsm;
 pub mod token;
 pub mod tpm;

@@ -1,9 +1,11 @@
-//! A software TPM, and a token of tpm2-pkcs11 in it: each test has its own.
+//! A software TPM with a resource manager, and a token of tpm2-pkcs11 in it: each test has its own.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
+use crate::client::eventually;
 use crate::daemon::{Daemon, Launch};
 use crate::root::Root;
 use crate::token::{PIN, SO_PIN, Token, tool};
@@ -20,28 +22,49 @@ const MODULES: [&str; 5] = [
 /// The label of the token.
 const LABEL: &str = "aziot";
 
-/// swtpm with its state in a root. It ends with the value.
+/// swtpm with its state in a root, behind a resource manager as on any device: tpm2-pkcs11 keeps more objects loaded than a TPM
+/// has room for. They end with the value.
 #[derive(Debug)]
 pub struct Tpm {
+    manager: Option<Daemon>,
     process: Option<Daemon>,
+    /// Where the resource manager offers itself.
+    _bus: Daemon,
     directory: PathBuf,
-    root: PathBuf,
+    bus: OsString,
 }
+
+/// How to reach the resource manager.
+const TCTI: &str = "tabrmd:bus_type=session";
 
 impl Tpm {
     /// Starts a new TPM whose state lies in the root.
     ///
     /// # Panics
-    /// When swtpm does not start.
+    /// When swtpm, or the resource manager, does not start.
     #[must_use]
     pub fn start(root: &Root) -> Self {
         let directory = root.join("tpm");
         fs::create_dir_all(directory.join("state")).expect("a directory for the TPM's state");
         fs::create_dir_all(directory.join("store")).expect("a directory for tpm2-pkcs11");
+        let socket = directory.join("bus");
+        let mut bus = OsString::from("unix:path=");
+        bus.push(&socket);
+        let mut address = OsString::from("--address=");
+        address.push(&bus);
+        let daemon = Launch::program(PathBuf::from("dbus-daemon"), root)
+            .arg("--session")
+            .arg("--nofork")
+            .arg("--nopidfile")
+            .arg(address)
+            .socket(socket)
+            .start();
         let mut tpm = Self {
+            manager: None,
             process: None,
+            _bus: daemon,
             directory,
-            root: root.path().to_owned(),
+            bus,
         };
         tpm.resume(root);
         tpm
@@ -53,17 +76,13 @@ impl Tpm {
     /// When it runs already, or does not start.
     pub fn resume(&mut self, root: &Root) {
         assert!(self.process.is_none(), "the TPM runs already");
-        assert_eq!(
-            root.path(),
-            self.root,
-            "a TPM stays with the root it was made in"
-        );
-        let socket = self.socket();
-        // It waits for nobody: the socket of one that was killed stays.
-        let _ = fs::remove_file(&socket);
+        let socket = self.directory.join("sock");
         // Where the TSS's driver looks for it.
         let control = self.directory.join("sock.ctrl");
-        let _ = fs::remove_file(&control);
+        // The sockets of one that was killed are still there.
+        for path in [&socket, &control] {
+            let _ = fs::remove_file(path);
+        }
         let process = Launch::program(PathBuf::from("swtpm"), root)
             .arg("socket")
             .arg("--tpm2")
@@ -75,21 +94,35 @@ impl Tpm {
             .arg(format!("type=unixio,path={}", control.display()))
             .arg("--flags")
             .arg("not-need-init,startup-clear")
-            .socket(socket)
+            .socket(&socket)
             .start();
         self.process = Some(process);
+        let manager = Launch::program(PathBuf::from("tpm2-abrmd"), root)
+            .arg("--session")
+            .arg("--allow-root")
+            .arg(format!("--tcti=swtpm:path={}", socket.display()))
+            .env("DBUS_SESSION_BUS_ADDRESS", &self.bus)
+            .spawn();
+        self.manager = Some(manager);
+        eventually("the resource manager answers", || {
+            Command::new("tpm2_getrandom")
+                .args(["--hex", "4", "--tcti", TCTI])
+                .env("DBUS_SESSION_BUS_ADDRESS", &self.bus)
+                .output()
+                .expect("`tpm2_getrandom`; `make test` installs it")
+                .status
+                .success()
+        });
     }
 
-    /// Ends it as a crash of the simulator would.
+    /// Ends it as a reset or a crash would.
     ///
     /// # Panics
     /// When it does not run.
     pub fn kill(&mut self) {
         self.process.take().expect("the TPM runs").kill();
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.directory.join("sock")
+        // It may have noticed, and ended itself.
+        drop(self.manager.take());
     }
 
     /// The module.
@@ -114,11 +147,10 @@ impl Tpm {
     #[must_use]
     pub fn initialize(&self) -> Token {
         let store = self.directory.join("store").into_os_string();
-        let mut tcti = OsString::from("swtpm:path=");
-        tcti.push(self.socket());
-        let envs: [(&str, &OsStr); 3] = [
+        let envs: [(&str, &OsStr); 4] = [
+            ("DBUS_SESSION_BUS_ADDRESS", &self.bus),
             ("TPM2_PKCS11_STORE", &store),
-            ("TPM2_PKCS11_TCTI", &tcti),
+            ("TPM2_PKCS11_TCTI", OsStr::new(TCTI)),
             ("TSS2_LOG", OsStr::new("all+none")),
         ];
         let owned: Vec<(OsString, OsString)> = envs

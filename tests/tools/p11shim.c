@@ -4,6 +4,7 @@
  *   P11SHIM_MODULE=/usr/lib/softhsm/libsofthsm2.so   the module that does the work
  *   P11SHIM_LOG=record                               one line a call is appended here
  *   P11SHIM_CONTROL=script                           what to answer instead; read again at every call
+ *   P11SHIM_ONLY=C_Login,C_Initialize                only these are recorded, for runs of many calls; unset: all
  *
  * Needs the headers of p11-kit: cc -shared -fPIC $(pkg-config --cflags p11-kit-1) p11shim.c -ldl
  *
@@ -67,9 +68,27 @@ __attribute__((format(printf, 2, 3))) static void put(struct text *text, const c
     }
 }
 
+/* Whether a line's function is in the comma-separated list. */
+static int wanted(const struct text *line) {
+    const char *list = getenv("P11SHIM_ONLY");
+    if (list == NULL) {
+        return 1;
+    }
+    size_t length = 0;
+    while (length < line->used && line->bytes[length] != ' ') {
+        length++;
+    }
+    for (const char *at = list; (at = strstr(at, "C_")) != NULL; at += 2) {
+        if (strncmp(at, line->bytes, length) == 0 && (at[length] == ',' || at[length] == '\0')) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
 static void record(struct text *line, ck_rv_t result) {
     const char *path = getenv("P11SHIM_LOG");
-    if (path == NULL) {
+    if (path == NULL || !wanted(line)) {
         return;
     }
     put(line, " -> 0x%lx", result);

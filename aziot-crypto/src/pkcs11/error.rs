@@ -138,6 +138,8 @@ pub(super) enum Cause {
     PrivateHidden(Option<String>),
     /// A label that we use for objects in between.
     ReservedLabel,
+    /// Another token answers where there was one we knew.
+    TokenChanged,
     /// The module could not be loaded a short time ago.
     Unloaded { failure: String, retry_in: Duration },
     /// A new key was stored but does not do what it is for.
@@ -152,7 +154,7 @@ impl Cause {
     /// What a return value calls for.
     pub(super) fn severity(&self) -> Severity {
         match self {
-            Self::NoToken { .. } => Severity::TokenGone,
+            Self::NoToken { .. } | Self::TokenChanged => Severity::TokenGone,
             Self::Call { value, .. } => match value {
                 RvError::SessionClosed | RvError::SessionHandleInvalid => Severity::SessionGone,
                 // Closing the one session helps.
@@ -220,6 +222,7 @@ impl Cause {
             | Self::NoToken { .. }
             | Self::Pin { .. }
             | Self::PinSource { .. }
+            | Self::TokenChanged
             | Self::Unloaded { .. }
             | Self::Version { .. } => true,
             Self::Call { .. } => self.severity() != Severity::Ordinary,
@@ -258,6 +261,7 @@ impl Cause {
             | Self::NoToken { .. }
             | Self::Pin { .. }
             | Self::PinSource { .. }
+            | Self::TokenChanged
             | Self::Unloaded { .. }
             | Self::Unusable(_)
             | Self::Version { .. } => false,
@@ -409,6 +413,9 @@ impl fmt::Display for Cause {
             }
             Self::ReservedLabel => {
                 f.write_str("labels of this form are used for unfinished changes")
+            }
+            Self::TokenChanged => {
+                f.write_str("another token has taken the place of the one in use")
             }
             Self::Unloaded { failure, retry_in } => write!(
                 f,

@@ -14,7 +14,10 @@ use cryptoki::context::{CInitializeArgs, CInitializeFlags, Function, Pkcs11};
 use cryptoki::error::{Error as CryptokiError, RvError};
 
 use super::error::{Cause, Value};
-use super::token::{Refusals, Selector, Shared as SharedToken, Token};
+use super::login::Refusals;
+use super::selector::Selector;
+use super::session::Shared as SharedToken;
+use super::token::Token;
 
 /// Functions that a module has to have.
 const REQUIRED: [(&str, Function); 24] = [
@@ -348,7 +351,10 @@ fn is(result: &Result<(), CryptokiError>, expected: RvError) -> bool {
 fn explain(path: &Path, err: &str) -> String {
     let hint = if !path.exists() && path.is_absolute() {
         "; there is no such file"
-    } else if err.contains("wrong ELF class") || err.contains("invalid ELF header") {
+    } else if ["wrong ELF class", "invalid ELF header", "file too short"]
+        .iter()
+        .any(|text| err.contains(text))
+    {
         "; the file is not a shared library for this machine"
     } else if err.contains("cannot open shared object file") {
         "; the file, or a library that it needs, is missing or cannot be read"

@@ -160,6 +160,9 @@ impl Work<'_> {
             .iter_objects_with_cache_size(&template, NonZeroUsize::MIN)?
             .next()
             .transpose()?;
+        if first.is_none() {
+            self.verify_token()?;
+        }
         Ok(first)
     }
 }

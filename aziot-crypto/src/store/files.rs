@@ -166,25 +166,28 @@ impl Permissions {
 /// Earlier releases write files of mode 0644 below a directory of mode 0700, which protects them: a directory on the
 /// way that others may not search counts.
 pub(super) fn complaint(path: &Path, contents: &Contents) -> Option<String> {
+    let metadata = contents.file.metadata().ok()?;
+    let mode = metadata.permissions().mode();
+    let text = exposure(path, mode, metadata.uid(), effective_user())?;
+    can_be_reached(path).then_some(text)
+}
+
+/// Who else than `user` and root can read or change a file by its owner and mode.
+pub(super) fn exposure(path: &Path, mode: u32, owner: u32, user: u32) -> Option<String> {
     const OTHERS_READ_OR_WRITE: u32 = 0o006;
     const GROUP_WRITES: u32 = 0o020;
-    let metadata = contents.file.metadata().ok()?;
-    let (mode, owner) = (metadata.permissions().mode() & 0o7777, metadata.uid());
-    let open = mode & (OTHERS_READ_OR_WRITE | GROUP_WRITES) != 0;
-    let foreign = owner != 0 && owner != effective_user();
-    if (!open && !foreign) || !can_be_reached(path) {
-        return None;
-    }
     let path = path.display();
-    Some(if foreign {
+    if owner != 0 && owner != user {
+        return Some(format!(
+            "the key file {path} belongs to user {owner}, who can read and change it; `chown {user} {path}` mends that"
+        ));
+    }
+    let open = mode & (OTHERS_READ_OR_WRITE | GROUP_WRITES) != 0;
+    open.then(|| {
         format!(
-            "the key file {path} belongs to user {owner}, who can read and change it; `chown {} {path}` mends that",
-            effective_user()
-        )
-    } else {
-        format!(
-            "the key file {path} has mode {mode:04o}, so that other users can read or change it; `chmod 600 {path}` \
-             mends that"
+            "the key file {path} has mode {:04o}, so that other users can read or change it; `chmod 600 {path}` mends \
+             that",
+            mode & 0o7777
         )
     })
 }

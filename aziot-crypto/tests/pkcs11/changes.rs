@@ -87,7 +87,7 @@ fn kp_02_templates_are_those_of_the_contract() {
                             token
                                 .import_secret(Some("ih"), &[5; 40], USAGE_SIGN)
                                 .unwrap(),
-                        )
+                        );
                     },
                     "C_CreateObject template=CKA_CLASS=4,CKA_PRIVATE=1,CKA_SENSITIVE=1,CKA_TOKEN=1,CKA_VALUE=<40 bytes>,CKA_LABEL=\"ih\",CKA_SIGN=1,CKA_VERIFY=1,CKA_KEY_TYPE=16,CKA_EXTRACTABLE=0 -> 0x0",
                 ),
@@ -97,7 +97,7 @@ fn kp_02_templates_are_those_of_the_contract() {
                             token
                                 .import_secret(Some("ia"), &[1; 16], USAGE_ENCRYPT)
                                 .unwrap(),
-                        )
+                        );
                     },
                     "C_CreateObject template=CKA_CLASS=4,CKA_PRIVATE=1,CKA_SENSITIVE=1,CKA_TOKEN=1,CKA_VALUE=<16 bytes>,CKA_LABEL=\"ia\",CKA_DECRYPT=1,CKA_ENCRYPT=1,CKA_KEY_TYPE=31,CKA_EXTRACTABLE=0 -> 0x0",
                 ),

@@ -60,7 +60,7 @@ pub enum Backend {
 }
 
 impl Backend {
-    fn module(&self) -> PathBuf {
+    pub fn module(&self) -> PathBuf {
         let candidates: &[&str] = match self {
             Self::SoftHsm => &["softhsm/libsofthsm2.so"],
             Self::Tpm => &["pkcs11/libtpm2_pkcs11.so", "libtpm2_pkcs11.so.1"],

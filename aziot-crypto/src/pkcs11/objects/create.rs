@@ -11,7 +11,7 @@ use cryptoki::object::{Attribute, KeyType, ObjectClass, ObjectHandle};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroize as _;
 
-use super::super::error::{Cause, Error};
+use super::super::error::{Cause, Error, Severity};
 use super::super::keys::{self, KeyPair, SecretKey};
 use super::super::token::{Blame, Login, Token, Work};
 use super::super::{USAGE_ENCRYPT, USAGE_SIGN};
@@ -367,8 +367,23 @@ fn generate_secret(
                 })
             };
             let [long, short] = AES_KEY_LENS;
-            generate(long).or_else(|_| generate(short))
+            generate(long).or_else(|cause| match cause.severity() {
+                Severity::Ordinary => generate(short),
+                // The key may have been made all the same.
+                Severity::Fatal => match labelled_secret(work, label)? {
+                    Some(key) => Ok(key),
+                    None => generate(short),
+                },
+                _ => Err(cause),
+            })
         }
+    }
+}
+
+fn labelled_secret(work: &Work<'_>, label: Option<&str>) -> Result<Option<ObjectHandle>, Cause> {
+    match label {
+        Some(label) => work.first(ObjectClass::SECRET_KEY, Some(label)),
+        None => Ok(None),
     }
 }
 

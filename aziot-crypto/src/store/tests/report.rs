@@ -155,3 +155,15 @@ fn permissions_that_expose_a_key_are_complained_of_with_the_remedy() {
     // It is used all the same.
     store.key("k").unwrap();
 }
+
+#[test]
+fn a_key_file_of_somebody_else_is_complained_of() {
+    let exposure =
+        |owner, user| crate::store::files::exposure(Path::new("/k"), 0o100_600, owner, user);
+    assert_eq!(exposure(7, 7), None);
+    assert_eq!(exposure(0, 7), None, "what root owns is safe from others");
+    for user in [0, 7] {
+        let text = exposure(8, user).unwrap();
+        assert!(text.contains(&format!("chown {user} /k")), "{text}");
+    }
+}
