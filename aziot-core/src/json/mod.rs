@@ -27,7 +27,7 @@ pub use crate::output::BufferFull;
 pub use error::{Error, ErrorKind, Found, Syntax};
 pub use reader::{Reader, Shape};
 pub use value::{Bytes, Deferred, FromJson, Ignored, Raw};
-pub use write::{Text, to_slice, write_message};
+pub use write::{Text, to_slice, write_base64_member, write_message};
 
 pub(crate) use write::{put_escaped, put_string};
 

@@ -489,4 +489,22 @@ proptest! {
         let length = to_slice(text.as_str(), &mut written).unwrap();
         prop_assert_eq!(put.as_bytes(), &written[..length]);
     }
+
+    #[test]
+    fn base64_members_equal_written_ones(bytes in any::<Vec<u8>>(), missing in 0..40_usize) {
+        #[derive(serde::Serialize)]
+        struct Object<'a> {
+            signature: Bytes<'a>,
+        }
+
+        let mut written = vec![0; bytes.len() * 2 + 64];
+        let length = to_slice(&Object { signature: Bytes(&bytes) }, &mut written).unwrap();
+        let mut put = vec![0; length];
+        prop_assert_eq!(write_base64_member("signature", &bytes, &mut put), Ok(length));
+        prop_assert_eq!(&put, &written[..length]);
+        if missing > 0 {
+            let short = length.saturating_sub(missing);
+            prop_assert_eq!(write_base64_member("signature", &bytes, &mut put[..short]), Err(BufferFull));
+        }
+    }
 }
