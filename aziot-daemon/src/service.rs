@@ -248,6 +248,25 @@ impl<S: Service> Context<'_, S> {
         self.kernel.lanes.run(lane, job)
     }
 
+    /// As [`run`](Self::run), for a job that serves this request and nothing else. Should the client hang up, its connection
+    /// is closed, and a job that has not begun is dropped without an event.
+    ///
+    /// # Errors
+    /// [`Busy`] when the lane cannot take it.
+    pub fn run_for(
+        &mut self,
+        id: RequestId,
+        lane: Lane,
+        job: impl FnOnce() -> S::Event + Send + 'static,
+    ) -> Result<(), Busy> {
+        self.kernel.run_for(id, lane, job)
+    }
+
+    /// Whether the client still waits for the answer to a request kept earlier.
+    pub fn is_awaited(&mut self, id: RequestId) -> bool {
+        self.kernel.is_awaited(id)
+    }
+
     /// A way to send events from a job that has more than one.
     #[must_use]
     pub fn events(&self) -> Done<S::Event> {

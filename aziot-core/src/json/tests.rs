@@ -122,6 +122,21 @@ fn ht_10_vectors_26_to_34() {
 }
 
 #[test]
+fn a_document_is_utf8_throughout() {
+    for (document, place) in [
+        (&b"\xff"[..], "1 column 1"),
+        (b"{\"keyId\":\"k\",\"zz\":\"\xc3\"}", "1 column 20"),
+        (b"{\n \"\xed\xa0\x80\":1}", "2 column 3"),
+    ] {
+        assert_eq!(
+            super::require_utf8(document).unwrap_err().to_string(),
+            format!("invalid unicode code point at line {place}")
+        );
+    }
+    super::require_utf8("{\"k\":\"é\u{10ffff}\"}".as_bytes()).unwrap();
+}
+
+#[test]
 fn ks_06_strings_and_bytes_are_decoded_in_place() {
     let mut document = br#"{"keyId":"a\/\u00e9\ud83d\ude00\n\"","n":"QUI\u003d"}"#.to_vec();
     let range = document.as_ptr_range();

@@ -161,7 +161,7 @@ impl Keyd {
             body,
             caller,
         };
-        match cx.run(lane, job(task, &self.library, mode)) {
+        match cx.run_for(task.id, lane, job(task, &self.library, mode)) {
             Ok(()) => Handled::Later,
             Err(_) => reply.error(500, &BUSY),
         }
@@ -264,7 +264,10 @@ impl Service for Keyd {
             }
             Event::Elsewhere(task, place) => {
                 let (id, (lane, mode)) = (task.id, lane(place, self.handle_key));
-                if cx.run(lane, job(task, &self.library, mode)).is_err()
+                if cx.is_awaited(id)
+                    && cx
+                        .run_for(id, lane, job(task, &self.library, mode))
+                        .is_err()
                     && let Some(reply) = cx.reply(id)
                 {
                     let _ = reply.error(500, &BUSY);
