@@ -30,8 +30,7 @@ mod turn;
 mod used;
 
 use core::sync::atomic::{AtomicBool, Ordering};
-use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use aziot_core::uri::LocationError;
@@ -196,11 +195,15 @@ impl Store {
     /// A `keys/` directory that cannot be swept.
     pub fn sweep(&self) -> Result<usize, Error> {
         let settings = self.settings();
-        let mut elsewhere = BTreeSet::new();
+        let mut elsewhere: Vec<PathBuf> = Vec::new();
         for path in settings.preloaded_files() {
             // The temporary file is beside the file itself, not beside a link to it.
             let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-            elsewhere.extend(path.parent().map(Path::to_owned));
+            if let Some(directory) = path.parent()
+                && !elsewhere.iter().any(|known| known == directory)
+            {
+                elsewhere.push(directory.to_owned());
+            }
         }
         let mut removed = 0;
         self.swept.store(true, Ordering::Relaxed);
