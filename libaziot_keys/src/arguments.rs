@@ -177,7 +177,7 @@ impl Output {
         self,
         len: usize,
         inputs: &[&[u8]],
-        fill: impl FnOnce(&mut [u8]) -> Result<usize, Failure>,
+        fill: &mut dyn FnMut(&mut [u8]) -> Result<usize, Failure>,
     ) -> Result<(), Failure> {
         if inputs.iter().any(|input| self.overlaps(len, input)) {
             return self.put(len, || {

@@ -2,7 +2,6 @@
 
 use core::fmt;
 use core::time::Duration;
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
@@ -52,7 +51,7 @@ const REQUIRED: [(&str, Function); 24] = [
 const OLDEST_VERSION: (u8, u8) = (2, 20);
 
 /// Modules in use, so that two users of one path share it: `C_Initialize` and `C_Finalize` count for the process.
-static MODULES: Mutex<Option<HashMap<PathBuf, Weak<Shared>>>> = Mutex::new(None);
+static MODULES: Mutex<Vec<(PathBuf, Weak<Shared>)>> = Mutex::new(Vec::new());
 
 /// How long things last. Tests shorten them.
 #[derive(Clone, Copy, Debug)]
@@ -101,11 +100,11 @@ impl Module {
     #[must_use]
     pub fn with_timing(path: &Path, timing: Timing) -> Self {
         let mut modules = lock(&MODULES);
-        let modules = modules.get_or_insert_default();
-        if let Some(shared) = modules.get(path).and_then(Weak::upgrade) {
+        let known = modules.iter().find(|(known, _)| known == path);
+        if let Some(shared) = known.and_then(|(_, module)| module.upgrade()) {
             return Self { shared };
         }
-        modules.retain(|_, module| module.strong_count() > 0);
+        modules.retain(|(_, module)| module.strong_count() > 0);
         let shared = Arc::new(Shared {
             path: path.to_owned(),
             timing,
@@ -113,7 +112,7 @@ impl Module {
             tokens: Mutex::default(),
             refusals: Mutex::default(),
         });
-        modules.insert(path.to_owned(), Arc::downgrade(&shared));
+        modules.push((path.to_owned(), Arc::downgrade(&shared)));
         Self { shared }
     }
 

@@ -8,7 +8,6 @@ mod create;
 mod rename;
 mod sweep;
 
-use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -216,18 +215,26 @@ pub(super) struct Pair {
 
 /// What labels were found to mean, for a short time.
 #[derive(Default)]
-pub(super) struct Handles(Mutex<HashMap<(Kind, Option<String>), Remembered>>);
+pub(super) struct Handles(Mutex<Vec<Remembered>>);
 
-#[derive(Clone, Copy, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Eq, PartialEq)]
 enum Kind {
     Pair,
     Secret,
 }
 
 struct Remembered {
+    kind: Kind,
+    label: Option<Box<str>>,
     since: Instant,
     generation: u64,
     entry: Entry,
+}
+
+impl Remembered {
+    fn is(&self, kind: Kind, label: Option<&str>) -> bool {
+        self.kind == kind && self.label.as_deref() == label
+    }
 }
 
 #[derive(Clone)]
@@ -243,7 +250,7 @@ impl Handles {
 
     fn find(&self, work: &Work<'_>, kind: Kind, label: Option<&str>) -> Option<Entry> {
         let handles = lock(&self.0);
-        let remembered = handles.get(&(kind, label.map(str::to_owned)))?;
+        let remembered = handles.iter().find(|known| known.is(kind, label))?;
         let current = remembered.generation == work.generation
             && remembered.since.elapsed() < work.token.timing().handles;
         current.then(|| remembered.entry.clone())
@@ -251,18 +258,21 @@ impl Handles {
 
     fn remember(&self, work: &Work<'_>, kind: Kind, label: Option<&str>, entry: Entry) {
         let remembered = Remembered {
+            kind,
+            label: label.map(Box::from),
             since: Instant::now(),
             generation: work.generation,
             entry,
         };
         let mut handles = lock(&self.0);
+        handles.retain(|known| !known.is(kind, label));
         if handles.len() >= MAX_HANDLES {
             let age = work.token.timing().handles;
-            handles.retain(|_, remembered| remembered.since.elapsed() < age);
+            handles.retain(|known| known.since.elapsed() < age);
         }
         if handles.len() >= MAX_HANDLES {
             handles.clear();
         }
-        handles.insert((kind, label.map(str::to_owned)), remembered);
+        handles.push(remembered);
     }
 }

@@ -125,6 +125,22 @@ impl Token {
         blame: Blame,
         mut operation: impl FnMut(&Work<'_>) -> Result<T, Cause>,
     ) -> Result<T, Cause> {
+        let mut value = None;
+        self.carry_out(login, blame, &mut |work| {
+            value = Some(operation(work)?);
+            Ok(())
+        })?;
+        // Success means that the operation has set it.
+        value.ok_or(Cause::Malformed("answer"))
+    }
+
+    /// [`Self::run`] without the value. It is what is long about it, so there is only one for all types of values.
+    fn carry_out(
+        &self,
+        login: Login,
+        blame: Blame,
+        operation: &mut Operation<'_>,
+    ) -> Result<(), Cause> {
         let start = Instant::now();
         let (mut reopened, mut reloaded) = (false, false);
         loop {
@@ -134,11 +150,11 @@ impl Token {
             };
             let generation = library.generation();
             let fresh = library.is_newer_than(start);
-            let (result, committed) = self.attempt(&library, login, &mut operation);
+            let (result, committed) = self.attempt(&library, login, operation);
             let cause = match result {
-                Ok(value) => {
+                Ok(()) => {
                     self.shared.note(Condition::Working);
-                    return Ok(value);
+                    return Ok(());
                 }
                 Err(cause) => cause,
             };
@@ -176,12 +192,12 @@ impl Token {
     }
 
     /// One attempt, and whether it must not be repeated.
-    fn attempt<T>(
+    fn attempt(
         &self,
         library: &Loaded<'_>,
         login: Login,
-        operation: &mut impl FnMut(&Work<'_>) -> Result<T, Cause>,
-    ) -> (Result<T, Cause>, bool) {
+        operation: &mut Operation<'_>,
+    ) -> (Result<(), Cause>, bool) {
         let lease = match self.lease(library) {
             Ok(lease) => lease,
             Err(cause) => return (Err(cause), false),
@@ -281,6 +297,9 @@ pub(super) enum Blame {
     /// That the module or the device is broken.
     Module,
 }
+
+/// What is done in a session, and repeated if it has to be.
+type Operation<'a> = dyn FnMut(&Work<'_>) -> Result<(), Cause> + 'a;
 
 /// A session in use.
 pub(super) struct Work<'a> {

@@ -1,7 +1,6 @@
 //! Files that hold keys.
 
 use core::time::Duration;
-use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -144,7 +143,7 @@ pub(super) fn is_settled(contents: &Contents) -> bool {
 /// Warnings about the permissions of key files, each given once.
 #[derive(Debug, Default)]
 pub(super) struct Permissions {
-    warned: Mutex<BTreeSet<PathBuf>>,
+    warned: Mutex<Vec<PathBuf>>,
 }
 
 impl Permissions {
@@ -155,7 +154,8 @@ impl Permissions {
             return;
         };
         let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
-        if warned.len() < WARNED && warned.insert(path.to_owned()) {
+        if warned.len() < WARNED && !warned.iter().any(|known| known == path) {
+            warned.push(path.to_owned());
             log::warn!("{complaint}");
         }
     }

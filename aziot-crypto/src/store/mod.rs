@@ -30,8 +30,7 @@ mod turn;
 mod used;
 
 use core::sync::atomic::{AtomicBool, Ordering};
-use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use aziot_core::uri::LocationError;
@@ -158,12 +157,14 @@ impl Store {
 
     /// A key that is in memory and still current, after one `fstat`; never waits for another call, a disk or a token
     /// and, while the id is known, never allocates. `None` means nothing but that [`Store::key`] has to be asked.
+    #[inline]
     #[must_use]
     pub fn cached_key(&self, id: &str) -> Option<Key> {
         self.cached(id)
     }
 
     /// As [`Store::cached_key`], for a key pair.
+    #[inline]
     #[must_use]
     pub fn cached_key_pair(&self, id: &str) -> Option<KeyPair> {
         self.cached(id)
@@ -196,11 +197,15 @@ impl Store {
     /// A `keys/` directory that cannot be swept.
     pub fn sweep(&self) -> Result<usize, Error> {
         let settings = self.settings();
-        let mut elsewhere = BTreeSet::new();
+        let mut elsewhere: Vec<PathBuf> = Vec::new();
         for path in settings.preloaded_files() {
             // The temporary file is beside the file itself, not beside a link to it.
             let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-            elsewhere.extend(path.parent().map(Path::to_owned));
+            if let Some(directory) = path.parent()
+                && !elsewhere.iter().any(|known| known == directory)
+            {
+                elsewhere.push(directory.to_owned());
+            }
         }
         let mut removed = 0;
         self.swept.store(true, Ordering::Relaxed);
@@ -227,6 +232,7 @@ impl Store {
         }
     }
 
+    #[inline]
     fn cached<K: Kept>(&self, id: &str) -> Option<K> {
         let entry = self.cache.find(id)?;
         let key = K::of(&entry.parsed)?;

@@ -1,6 +1,5 @@
 //! What there is to tell about keys and tokens.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -77,19 +76,19 @@ impl Store {
     /// under way, so a key that is being moved may be told of at either place or at none.
     pub fn report(&self, visit: &mut dyn FnMut(Item<'_>)) {
         let settings = self.settings();
-        let remarks: BTreeMap<String, Option<String>> = self.used.all().into_iter().collect();
-        let ids: BTreeSet<&str> = settings
-            .preloaded_ids()
-            .chain(remarks.keys().map(String::as_str))
-            .chain(WELL_KNOWN)
-            .collect();
+        let used = self.used.all();
+        let mut ids: Vec<&str> = settings.preloaded_ids().collect();
+        for id in used.iter().map(|(id, _)| id.as_str()).chain(WELL_KNOWN) {
+            add(&mut ids, id);
+        }
         let mut survey = Survey {
             settings: &settings,
-            files: BTreeSet::new(),
+            files: Vec::new(),
             failed: Vec::new(),
         };
         for id in ids {
-            for key in survey.keys(id, remarks.get(id)) {
+            let remark = used.iter().find(|(used, _)| used == id);
+            for key in survey.keys(id, remark.map(|(_, remark)| remark)) {
                 visit(Item::Key(&key));
             }
         }
@@ -109,8 +108,8 @@ impl Store {
 /// The work of one report.
 struct Survey<'a> {
     settings: &'a Settings,
-    /// Names in `keys/` that have been told of.
-    files: BTreeSet<String>,
+    /// Names in `keys/` that have been told of, in order.
+    files: Vec<String>,
     /// Tokens that failed, and why.
     failed: Vec<(Token, String)>,
 }
@@ -213,24 +212,27 @@ impl Survey<'_> {
         if self.settings.keys_directory.as_deref() == place.path.parent()
             && let Some(name) = place.path.file_name()
         {
-            self.files.insert(name.to_string_lossy().into_owned());
+            add(&mut self.files, name.to_string_lossy().into_owned());
         }
     }
 
     /// Tells of files in `keys/` that no id is known for: their names do not give it away.
     fn other_files(&self, directory: &Path, visit: &mut dyn FnMut(KeyReport)) {
-        let names = match fs::read_dir(directory) {
-            Ok(entries) => entries
-                .filter_map(Result::ok)
-                .map(|entry| entry.file_name().to_string_lossy().into_owned())
-                .filter(|name| name.ends_with(".key") && !self.files.contains(name))
-                .collect::<BTreeSet<String>>(),
+        let entries = match fs::read_dir(directory) {
+            Ok(entries) => entries,
             Err(err) if err.kind() == std::io::ErrorKind::NotFound => return,
             Err(err) => {
                 log::warn!("could not list {}: {err}", directory.display());
                 return;
             }
         };
+        let mut names = Vec::new();
+        for entry in entries.filter_map(Result::ok) {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.ends_with(".key") && self.files.binary_search(&name).is_err() {
+                add(&mut names, name);
+            }
+        }
         for name in names {
             let path = directory.join(&name);
             let (kind, remark) = match file::read(&path, MAX_KEY_LEN) {
@@ -248,6 +250,13 @@ impl Survey<'_> {
                 remark: sentence(&remark),
             });
         }
+    }
+}
+
+/// Adds to a list in ascending order what is not in it.
+fn add<T: Ord>(list: &mut Vec<T>, item: T) {
+    if let Err(at) = list.binary_search(&item) {
+        list.insert(at, item);
     }
 }
 

@@ -1,7 +1,6 @@
 //! What is configured, and where that puts a key.
 
 use core::fmt;
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -23,7 +22,8 @@ pub(super) struct Settings {
     pub(super) keys_directory: Option<PathBuf>,
     library: Option<Library>,
     base_slot: Option<TokenUri>,
-    preloaded: BTreeMap<String, Preloaded>,
+    /// By id, in ascending order.
+    preloaded: Vec<(String, Preloaded)>,
     /// Counts changes, so that a key that was looked up under older settings is not remembered under these.
     pub(super) generation: u32,
 }
@@ -91,7 +91,8 @@ impl Settings {
             path: path.to_owned(),
             module: Module::new(path),
         };
-        let preloaded = self.preloaded.values_mut().filter_map(|place| match place {
+        let places = self.preloaded.iter_mut().map(|(_, place)| place);
+        let preloaded = places.filter_map(|place| match place {
             Preloaded::Token(uri) => Some(uri),
             Preloaded::File(_) => None,
         });
@@ -115,7 +116,14 @@ impl Settings {
                 TokenUri::new(uri, self.library.as_ref()).map_err(LocationError::Pkcs11)?,
             ),
         };
-        self.preloaded.insert(id.to_owned(), place);
+        match self.find_preloaded(id) {
+            Ok(at) => {
+                if let Some((_, known)) = self.preloaded.get_mut(at) {
+                    *known = place;
+                }
+            }
+            Err(at) => self.preloaded.insert(at, (id.to_owned(), place)),
+        }
         Ok(())
     }
 
@@ -127,7 +135,8 @@ impl Settings {
     /// Every token that is configured, once each.
     pub(super) fn tokens(&self) -> Vec<&Token> {
         let mut tokens: Vec<&Token> = Vec::new();
-        let preloaded = self.preloaded.values().filter_map(|place| match place {
+        let places = self.preloaded.iter().map(|(_, place)| place);
+        let preloaded = places.filter_map(|place| match place {
             Preloaded::Token(uri) => uri.token.as_ref(),
             Preloaded::File(_) => None,
         });
@@ -139,18 +148,30 @@ impl Settings {
         tokens
     }
 
-    /// The ids that have a location of their own.
+    /// The ids that have a location of their own, in ascending order.
     pub(super) fn preloaded_ids(&self) -> impl Iterator<Item = &str> {
-        self.preloaded.keys().map(String::as_str)
+        self.preloaded.iter().map(|(id, _)| id.as_str())
     }
 
     pub(super) fn is_preloaded(&self, id: &str) -> bool {
-        self.preloaded.contains_key(id)
+        self.find_preloaded(id).is_ok()
+    }
+
+    fn preloaded(&self, id: &str) -> Option<&Preloaded> {
+        let (_, place) = self.preloaded.get(self.find_preloaded(id).ok()?)?;
+        Some(place)
+    }
+
+    /// The index of an id, or that at which it would be.
+    fn find_preloaded(&self, id: &str) -> Result<usize, usize> {
+        self.preloaded
+            .binary_search_by(|(known, _)| known.as_str().cmp(id))
     }
 
     /// The files that have been named as locations.
     pub(super) fn preloaded_files(&self) -> impl Iterator<Item = &Path> {
-        self.preloaded.values().filter_map(|place| match place {
+        let places = self.preloaded.iter().map(|(_, place)| place);
+        places.filter_map(|place| match place {
             Preloaded::File(path) => Some(path.as_path()),
             Preloaded::Token(_) => None,
         })
@@ -158,7 +179,7 @@ impl Settings {
 
     /// Where a key would be looked for first; `None` if nowhere. For a token, whether or not a module is configured.
     pub(super) fn location(&self, id: &str) -> Option<Location> {
-        match self.preloaded.get(id) {
+        match self.preloaded(id) {
             Some(Preloaded::File(_)) => Some(Location::File),
             Some(Preloaded::Token(_)) => Some(Location::Pkcs11),
             None if self.base_token().is_some() => Some(Location::Pkcs11),
@@ -168,7 +189,7 @@ impl Settings {
 
     /// The places of a key, in the order in which they are looked at (B4 of the key library's specification).
     pub(super) fn places(&self, id: &str) -> Result<Places, Error> {
-        match self.preloaded.get(id) {
+        match self.preloaded(id) {
             Some(Preloaded::File(path)) => Ok(Places {
                 token: None,
                 file: Some(FilePlace::preloaded(path)),
@@ -212,7 +233,7 @@ impl fmt::Debug for Settings {
                 "library",
                 &self.library.as_ref().map(|library| &library.path),
             )
-            .field("preloaded", &self.preloaded.keys())
+            .field("preloaded", &self.preloaded_ids().collect::<Vec<_>>())
             .finish_non_exhaustive()
     }
 }

@@ -40,7 +40,7 @@ pub(crate) unsafe extern "C" fn encrypt<R: Reach>(
             Mechanism::Aead { derived, iv, aad } => {
                 let key = R::key("id", id)?;
                 let len = plaintext.len().saturating_add(OVERHEAD);
-                output.fill(len, &[plaintext, iv, aad], |out| {
+                output.fill(len, &[plaintext, iv, aad], &mut |out| {
                     R::work(plaintext.len() > MAX_QUICK_LEN)?;
                     match derived {
                         None => key.encrypt(iv, aad, plaintext, out),
@@ -68,7 +68,7 @@ fn rsa_private<R: Reach>(
         name: "mechanism",
         reason: "RSA needs an RSA key",
     })?;
-    output.fill(len, &[input], |out| {
+    output.fill(len, &[input], &mut |out| {
         R::work(true)?;
         pair.rsa_private(padding, input, out)
             .map_err(Failure::about("plaintext"))
@@ -103,7 +103,7 @@ pub(crate) unsafe extern "C" fn decrypt<R: Reach>(
         };
         let key = R::key("id", id)?;
         let sealed = Sealed::parse(ciphertext).map_err(Failure::Ciphertext)?;
-        output.fill(sealed.ciphertext.len(), &[ciphertext, iv, aad], |out| {
+        output.fill(sealed.ciphertext.len(), &[ciphertext, iv, aad], &mut |out| {
             R::work(ciphertext.len() > MAX_QUICK_LEN)?;
             match derived {
                 None => key.decrypt(iv, aad, ciphertext, out),

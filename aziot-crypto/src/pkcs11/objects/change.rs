@@ -1,6 +1,5 @@
 //! Order among changes of objects.
 
-use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
@@ -15,7 +14,7 @@ pub(in super::super) struct Changes {
     /// Whether what crashed processes left has been dealt with. Read by a change as long as it lasts.
     swept: RwLock<bool>,
     /// Labels that are being changed.
-    busy: Mutex<BTreeSet<String>>,
+    busy: Mutex<Vec<String>>,
     done: Condvar,
     /// The token refuses attributes beyond those that release 1.6.0 sets.
     plain_templates: AtomicBool,
@@ -42,9 +41,7 @@ pub(super) struct Change<'a> {
 impl Drop for Change<'_> {
     fn drop(&mut self) {
         let mut busy = lock(&self.changes.busy);
-        for label in &self.labels {
-            busy.remove(label);
-        }
+        busy.retain(|label| !self.labels.contains(label));
         self.changes.done.notify_all();
     }
 }
