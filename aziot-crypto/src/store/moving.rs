@@ -80,6 +80,13 @@ impl Store {
         }
         let content = Content::of(&contents.bytes);
         let replaced = to.read()?;
+        // A link and what it leads to: renaming would leave a link to itself, and no key.
+        if replaced
+            .as_ref()
+            .is_some_and(|file| file.identity.is_same_file(&contents.identity))
+        {
+            return Ok(());
+        }
         let another = |replaced: &Contents| {
             let found = Content::of(&replaced.bytes);
             found != content && found != Content::Empty
