@@ -287,8 +287,10 @@ impl Store {
         asked: Option<u64>,
         generation: u32,
     ) -> Result<Option<K>, Error> {
+        // That the token has none of this kind says nothing about the other.
         if let Some(now) = asked
             && let Some(entry) = self.cache.find(id)
+            && K::of(&entry.parsed).is_some()
         {
             entry.token_asked(now);
             if let Some(key) = self.cached(id) {
