@@ -133,12 +133,11 @@ pub(super) fn is_pem(bytes: &[u8]) -> bool {
     lines.any(|line| line.trim_ascii_start().starts_with(BEGIN))
 }
 
-/// Whether any later change of a file that has just been read shows in its identity.
-pub(super) fn is_settled(contents: &Contents) -> bool {
-    let now = SystemTime::now()
+/// The time by which it is decided whether a change of a file would show: that before it is read.
+pub(super) fn now() -> Duration {
+    SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .unwrap_or(Duration::ZERO);
-    contents.identity.is_settled(now)
+        .unwrap_or(Duration::ZERO)
 }
 
 /// Warnings about the permissions of key files, each given once.

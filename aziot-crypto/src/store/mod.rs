@@ -297,6 +297,7 @@ impl Store {
                 return Ok(Some(key));
             }
         }
+        let before = files::now();
         let Some(contents) = place.read()? else {
             return Ok(None);
         };
@@ -305,7 +306,7 @@ impl Store {
         self.used.note(id);
         let key = K::of(&parsed);
         // A file that changes again at once may not show it. It serves this call, and the next one reads again.
-        if files::is_settled(&contents) {
+        if contents.identity.is_settled(before) {
             let source = Source {
                 id,
                 path: &place.path,
