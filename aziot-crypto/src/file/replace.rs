@@ -1,8 +1,10 @@
 //! Atomic replacement.
 
 use std::borrow::Cow;
+use std::ffi::CString;
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
@@ -31,6 +33,10 @@ pub struct Options {
     /// process may not give is replaced by its own (with a warning), and if that changes the group, the mode's group
     /// bits are cleared.
     pub keep_existing: bool,
+    /// If there is no file yet, it is only made if nobody else makes one meanwhile; if somebody does, that one stays and
+    /// the error says so ([`Error::is_already_there`]). An existing file is replaced all the same. File systems that
+    /// cannot do this (NFS, for one) do without.
+    pub only_new: bool,
     /// If the path is a symbolic link, the file it leads to is replaced (or made) and the link stays; otherwise the
     /// link itself is replaced by the file.
     pub follow_links: bool,
@@ -47,6 +53,7 @@ impl Options {
             mode,
             owner: None,
             keep_existing: false,
+            only_new: false,
             follow_links: false,
             in_place: false,
         }
@@ -140,9 +147,40 @@ fn replace_by_rename(
         .write_all(contents)
         .map_err(failed(Step::Write))?;
     temporary.file.sync_all().map_err(failed(Step::Sync))?;
-    fs::rename(&temporary.path, target).map_err(failed(Step::Rename))?;
+    let renamed = if options.only_new && existing.is_none() {
+        rename_to_new(&temporary.path, target)
+    } else {
+        fs::rename(&temporary.path, target)
+    };
+    renamed.map_err(failed(Step::Rename))?;
     temporary.renamed = true;
     sync_directory(parent(target))
+}
+
+/// Renames a file unless there is one with the new name, if the file system knows how to.
+#[allow(unsafe_code, reason = "the standard library always replaces")]
+fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
+    let old = CString::new(from.as_os_str().as_bytes())?;
+    let new = CString::new(to.as_os_str().as_bytes())?;
+    // SAFETY: both are NUL-terminated strings that live until the call returns.
+    let rc = unsafe {
+        libc::renameat2(
+            libc::AT_FDCWD,
+            old.as_ptr(),
+            libc::AT_FDCWD,
+            new.as_ptr(),
+            libc::RENAME_NOREPLACE,
+        )
+    };
+    if rc == 0 {
+        return Ok(());
+    }
+    match io::Error::last_os_error() {
+        err if matches!(err.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS)) => {
+            fs::rename(from, to)
+        }
+        err => Err(err),
+    }
 }
 
 /// Whether the directory, not the content, is what refused.

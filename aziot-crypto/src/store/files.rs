@@ -59,8 +59,14 @@ impl FilePlace {
 }
 
 impl Store {
-    /// Writes the file of a key. The caller has its turn.
-    pub(super) fn write_file(&self, place: &FilePlace, bytes: &[u8]) -> Result<(), Error> {
+    /// Writes the file of a key: a new one, which must not take the place of one that another process makes at the same
+    /// time, or any. The caller has its turn.
+    pub(super) fn write_file(
+        &self,
+        place: &FilePlace,
+        bytes: &[u8],
+        only_new: bool,
+    ) -> Result<(), Error> {
         place.make_directory()?;
         if let Some(directory) = &place.keys_directory {
             self.sweep_once(directory);
@@ -69,6 +75,7 @@ impl Store {
         // not let a file be replaced is somebody else's.
         let options = Options {
             keep_existing: true,
+            only_new,
             follow_links: true,
             in_place: place.keys_directory.is_none(),
             ..Options::new(0o600)

@@ -133,7 +133,7 @@ impl Store {
         to: &FilePlace,
         replaced: Option<&Contents>,
     ) -> Result<(), Error> {
-        self.write_file(to, &contents.bytes)?;
+        self.write_file(to, &contents.bytes, false)?;
         if let Err(err) = token.token.delete_key_pair(token.fixed_label()?) {
             let restored = match replaced {
                 Some(old) => file::replace(&to.path, &old.bytes, Options::new(0o600)),
