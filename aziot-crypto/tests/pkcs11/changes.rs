@@ -641,3 +641,34 @@ fn what_a_crashed_process_left_is_swept() {
         },
     );
 }
+
+/// Every step of a move is done, and its answer lost: both pairs are what they were.
+#[test]
+fn kp_08_a_move_whose_answers_are_lost_mixes_no_keys() {
+    alone(
+        "changes::kp_08_a_move_whose_answers_are_lost_mixes_no_keys",
+        &Backend::SoftHsm,
+        |fixture| {
+            let token = fixture.token();
+            let [a, b] = ["a", "b"].map(|label| {
+                let made = token.generate_key_pair(Some(label), Algorithm::EcP256);
+                point(&made.unwrap())
+            });
+            for step in 0..4 {
+                let mut script = String::new();
+                if step > 0 {
+                    script = format!("C_SetAttributeValue 0x0 {step} after\n");
+                }
+                fixture.control(&format!("{script}C_SetAttributeValue 0x50 1 after"));
+                token.rename_key_pair("a", "b").unwrap_err();
+                assert_eq!(fixture.rest_of_control(), "");
+                for (label, expected) in [("a", &a), ("b", &b)] {
+                    let found = pair(&token, label).unwrap();
+                    assert_eq!(&point(&found), expected, "{step} {label}");
+                    assert_signed(&found, &[1; 32], &found.sign_ecdsa(&[1; 32]).unwrap());
+                }
+                assert_eq!(labels(), ["a", "a", "b", "b"], "{step}");
+            }
+        },
+    );
+}
