@@ -100,6 +100,10 @@ impl Work<'_> {
         let public = self.first(ObjectClass::PUBLIC_KEY, label)?;
         let private = self.first(ObjectClass::PRIVATE_KEY, label)?;
         let Some(public_object) = public else {
+            let private = match private {
+                Some(private) if self.is_left_behind(private)? => None,
+                private => private,
+            };
             return Ok(Halves { public, private });
         };
         let (_, public_id) = pair::type_and_id(self, public_object)?;
@@ -133,8 +137,32 @@ impl Work<'_> {
         let Some(label) = sweep::label(self, private)? else {
             return Ok(None);
         };
-        let taken = self.first(ObjectClass::PUBLIC_KEY, Some(&label))?.is_some();
+        let taken = match self.first(ObjectClass::PUBLIC_KEY, Some(&label))? {
+            // One that was made since has another id.
+            Some(public) => {
+                let (_, public_id) = pair::type_and_id(self, public)?;
+                public_id.is_empty() || public_id == id
+            }
+            None => false,
+        };
         Ok((!taken).then_some(private))
+    }
+
+    /// Whether a private object without a public one of its label is what an interrupted move left behind: it belongs to
+    /// the key pair that has the new label, and to whatever happens to that.
+    fn is_left_behind(&self, private: ObjectHandle) -> Result<bool, Cause> {
+        let (_, id) = pair::type_and_id(self, private)?;
+        if id.is_empty() {
+            return Ok(false);
+        }
+        let Some(public) = self.first_with(ObjectClass::PUBLIC_KEY, None, Some(&id))? else {
+            return Ok(false);
+        };
+        let Some(label) = sweep::label(self, public)? else {
+            return Ok(false);
+        };
+        let own = self.first_with(ObjectClass::PRIVATE_KEY, Some(&label), Some(&id))?;
+        Ok(own.is_none())
     }
 
     /// The first object of a class, with this label if there is one.

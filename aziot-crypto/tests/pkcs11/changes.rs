@@ -642,6 +642,62 @@ fn what_a_crashed_process_left_is_swept() {
     );
 }
 
+/// A process is killed when a move has given the public half its new label: nothing that happens to the old label later
+/// touches the private half.
+#[test]
+fn kp_08_half_a_move_survives_changes_of_the_old_label() {
+    alone(
+        "changes::kp_08_half_a_move_survives_changes_of_the_old_label",
+        &Backend::SoftHsm,
+        |fixture| {
+            let token = fixture.token();
+            for with_target in [false, true] {
+                for sweeps in [false, true] {
+                    let made = token
+                        .generate_key_pair(Some("a"), Algorithm::EcP256)
+                        .unwrap();
+                    let mut relabelled = 1;
+                    if with_target {
+                        token
+                            .generate_key_pair(Some("b"), Algorithm::EcP256)
+                            .unwrap();
+                        relabelled = 3;
+                    }
+                    fixture.control(&format!(
+                        "C_SetAttributeValue 0x0 {relabelled} after\nC_SetAttributeValue 0x21 *"
+                    ));
+                    token.rename_key_pair("a", "b").unwrap_err();
+                    // What is unfinished may not be finished at once either.
+                    fixture.control(if sweeps {
+                        ""
+                    } else {
+                        "C_SetAttributeValue 0x21 *"
+                    });
+                    let moved = || {
+                        let moved = pair(&token, "b").unwrap();
+                        assert_eq!(point(&moved), point(&made));
+                        assert_signed(&moved, &[1; 32], &moved.sign_ecdsa(&[1; 32]).unwrap());
+                    };
+                    moved();
+                    token.delete_key_pair("a").unwrap();
+                    moved();
+                    let new = token
+                        .generate_key_pair(Some("a"), Algorithm::EcP256)
+                        .unwrap();
+                    assert_ne!(point(&new), point(&made));
+                    assert_signed(&new, &[1; 32], &new.sign_ecdsa(&[1; 32]).unwrap());
+                    moved();
+                    token.delete_key_pair("a").unwrap();
+                    moved();
+                    fixture.control("");
+                    token.delete_key_pair("b").unwrap();
+                    assert_eq!(labels(), [""; 0], "{with_target} {sweeps}");
+                }
+            }
+        },
+    );
+}
+
 /// Every step of a move is done, and its answer lost: both pairs are what they were.
 #[test]
 fn kp_08_a_move_whose_answers_are_lost_mixes_no_keys() {
