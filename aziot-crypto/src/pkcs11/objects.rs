@@ -165,6 +165,22 @@ impl Work<'_> {
         Ok(own.is_none())
     }
 
+    /// All objects of a class with this label. There is more than one after an import that was interrupted.
+    fn all(&self, class: ObjectClass, label: &str) -> Result<Vec<ObjectHandle>, Cause> {
+        let template = [
+            Attribute::Class(class),
+            Attribute::Label(label.as_bytes().to_vec()),
+        ];
+        let found = self.session.find_objects(&template)?;
+        if found.is_empty() {
+            self.verify_token()?;
+        }
+        for object in &found {
+            self.verify_handle(*object, class, Some(label))?;
+        }
+        Ok(found)
+    }
+
     /// The first object of a class, with this label if there is one.
     fn first(
         &self,

@@ -728,3 +728,49 @@ fn kp_08_a_move_whose_answers_are_lost_mixes_no_keys() {
         },
     );
 }
+
+/// The token removes the key that an import replaces, and its answer is lost.
+#[test]
+fn an_import_whose_last_answer_is_lost_leaves_a_key() {
+    alone(
+        "changes::an_import_whose_last_answer_is_lost_leaves_a_key",
+        &Backend::SoftHsm,
+        |fixture| {
+            let token = fixture.token();
+            let import = |byte| token.import_secret(Some("k"), &[byte; 32], USAGE_SIGN);
+            let tag = || {
+                let key = token.secret_key(Some("k")).unwrap().unwrap();
+                *key.mac(b"message").unwrap().as_bytes()
+            };
+            import(1).unwrap();
+            fixture.control("C_DestroyObject 0x50 1 after");
+            import(2).unwrap();
+            let second = tag();
+            import(3).unwrap();
+            assert_ne!(tag(), second);
+            import(2).unwrap();
+            assert_eq!(tag(), second);
+            assert_eq!(labels(), ["k"]);
+
+            // It removes nothing at all.
+            fixture.control("C_DestroyObject 0x50 *");
+            import(3).unwrap_err();
+            assert_eq!(tag(), second);
+            fixture.control("");
+            // The next import and the next deletion leave nothing of that.
+            import(4).unwrap();
+            let fourth = tag();
+            assert_eq!(labels(), ["k"]);
+            token.delete_secret("k").unwrap();
+            import(4).unwrap();
+            assert_eq!(tag(), fourth);
+
+            fixture.control("C_DestroyObject 0x50 *");
+            import(3).unwrap_err();
+            fixture.control("");
+            token.delete_secret("k").unwrap();
+            assert!(token.secret_key(Some("k")).unwrap().is_none());
+            assert_eq!(labels(), [""; 0]);
+        },
+    );
+}
