@@ -64,9 +64,10 @@ impl Work<'_> {
         if let Some(Entry::Secret(handle)) = handles.find(self, Kind::Secret, label) {
             return Ok(Some(handle));
         }
+        let seen = handles.changes();
         let found = self.first(ObjectClass::SECRET_KEY, label)?;
         if let Some(handle) = found {
-            handles.remember(self, Kind::Secret, label, Entry::Secret(handle));
+            handles.remember(self, seen, Kind::Secret, label, Entry::Secret(handle));
         }
         Ok(found)
     }
@@ -77,6 +78,7 @@ impl Work<'_> {
         if let Some(Entry::Pair(pair)) = handles.find(self, Kind::Pair, label) {
             return Ok(Some(pair));
         }
+        let seen = handles.changes();
         let Some((public, private)) = self.halves(label)?.complete() else {
             return Ok(None);
         };
@@ -90,7 +92,7 @@ impl Work<'_> {
             private,
             public_key: Arc::new(pair::read(self, public, key_type)?),
         };
-        handles.remember(self, Kind::Pair, label, Entry::Pair(pair.clone()));
+        handles.remember(self, seen, Kind::Pair, label, Entry::Pair(pair.clone()));
         Ok(Some(pair))
     }
 
@@ -260,7 +262,14 @@ pub(super) struct Pair {
 
 /// What labels were found to mean, for a short time.
 #[derive(Default)]
-pub(super) struct Handles(Mutex<HashMap<(Kind, Option<String>), Remembered>>);
+pub(super) struct Handles(Mutex<Remembrance>);
+
+#[derive(Default)]
+struct Remembrance {
+    entries: HashMap<(Kind, Option<String>), Remembered>,
+    /// Counts the times that all was forgotten, so that what was looked up before is not remembered after.
+    changes: u64,
+}
 
 #[derive(Clone, Copy, Eq, Hash, PartialEq)]
 enum Kind {
@@ -282,24 +291,35 @@ enum Entry {
 
 impl Handles {
     pub(super) fn clear(&self) {
-        lock(&self.0).clear();
+        let mut handles = lock(&self.0);
+        handles.entries.clear();
+        handles.changes += 1;
+    }
+
+    /// To be asked before a search, and given to [`Self::remember`] after it.
+    fn changes(&self) -> u64 {
+        lock(&self.0).changes
     }
 
     fn find(&self, work: &Work<'_>, kind: Kind, label: Option<&str>) -> Option<Entry> {
         let handles = lock(&self.0);
-        let remembered = handles.get(&(kind, label.map(str::to_owned)))?;
+        let remembered = handles.entries.get(&(kind, label.map(str::to_owned)))?;
         let current = remembered.generation == work.generation
             && remembered.since.elapsed() < work.token.timing().handles;
         current.then(|| remembered.entry.clone())
     }
 
-    fn remember(&self, work: &Work<'_>, kind: Kind, label: Option<&str>, entry: Entry) {
+    fn remember(&self, work: &Work<'_>, seen: u64, kind: Kind, label: Option<&str>, entry: Entry) {
         let remembered = Remembered {
             since: Instant::now(),
             generation: work.generation,
             entry,
         };
         let mut handles = lock(&self.0);
+        if handles.changes != seen {
+            return;
+        }
+        let handles = &mut handles.entries;
         if handles.len() >= MAX_HANDLES {
             let age = work.token.timing().handles;
             handles.retain(|_, remembered| remembered.since.elapsed() < age);

@@ -774,3 +774,35 @@ fn an_import_whose_last_answer_is_lost_leaves_a_key() {
         },
     );
 }
+
+/// A lookup that began before a move must not be remembered after it.
+#[test]
+fn what_was_looked_up_before_a_change_is_not_remembered_after_it() {
+    alone(
+        "changes::what_was_looked_up_before_a_change_is_not_remembered_after_it",
+        &Backend::SoftHsm,
+        |fixture| {
+            let token = fixture.token();
+            token
+                .generate_key_pair(Some("a"), Algorithm::EcP256)
+                .unwrap();
+            let key = pair(&token, "a").unwrap();
+            // Longer than handles are believed.
+            std::thread::sleep(std::time::Duration::from_millis(1100));
+            // The lookup has found both objects, and reads the public one's type, when the move begins.
+            fixture.control("C_GetAttributeValue 0x0 4 after\nC_GetAttributeValue sleep:3000 1");
+            std::thread::scope(|scope| {
+                let slow = scope.spawn(|| key.sign_ecdsa(&[1; 32]));
+                while fixture.rest_of_control().contains("sleep") {
+                    std::thread::sleep(std::time::Duration::from_millis(5));
+                }
+                token.rename_key_pair("a", "b").unwrap();
+                assert!(!slow.is_finished());
+                // It was there when it was looked for.
+                slow.join().unwrap().unwrap();
+            });
+            assert!(key.sign_ecdsa(&[1; 32]).is_err());
+            assert!(pair(&token, "a").is_none());
+        },
+    );
+}
