@@ -3,14 +3,14 @@
 use std::borrow::Cow;
 use std::ffi::CString;
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
-use std::io::{self, Write};
+use std::io::{self, Seek as _, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use super::error::{Error, Reason, Step};
 use super::sweep::{Claim, claim, temporary_name};
-use super::{parent, sync_directory};
+use super::{parent, read_at_most, sync_directory};
 
 /// Symbolic links followed before they count as a loop; the kernel's own number.
 const LINKS: usize = 40;
@@ -18,6 +18,9 @@ const LINKS: usize = 40;
 /// Names tried for a temporary file. They are unique in a process; more than one is needed only where a crashed
 /// process with the same id left its own.
 const NAMES: usize = 1000;
+
+/// Longest file, in bytes, whose old content is kept while it is written in place.
+const MAX_KEPT: usize = 16 * 1024 * 1024;
 
 /// Permission bits; set-user-id and its like are never taken over.
 const PERMISSIONS: u32 = 0o777;
@@ -198,18 +201,40 @@ fn refused(err: &Error) -> bool {
     }
 }
 
-/// Writes over a file that cannot be replaced. It is cut to length last: until then more of the old content survives.
-fn write_in_place(target: &Path, contents: &[u8]) -> Result<(), Error> {
-    let write = || {
+/// Writes over a file that cannot be replaced. It is cut to length last: until then more of the old content survives. If
+/// it fails half-way, on a full disk for example, the old content is written back.
+pub(super) fn write_in_place(target: &Path, contents: &[u8]) -> Result<(), Error> {
+    let failed = |err| Error::new(target, Step::WriteInPlace, Reason::Io(err));
+    let open = || {
         let mut file = OpenOptions::new()
+            .read(true)
             .write(true)
             .custom_flags(libc::O_NONBLOCK)
             .open(target)?;
-        file.write_all(contents)?;
-        file.set_len(contents.len() as u64)?;
-        file.sync_all()
+        let size = usize::try_from(file.metadata()?.size()).unwrap_or(usize::MAX);
+        let old = read_at_most(&mut file, size.min(MAX_KEPT))?;
+        Ok((file, (old.len() == size).then_some(old)))
     };
-    write().map_err(|err| Error::new(target, Step::WriteInPlace, Reason::Io(err)))
+    let (mut file, old) = open().map_err(failed)?;
+    let Err(err) = overwrite(&mut file, contents) else {
+        return Ok(());
+    };
+    if let Some(old) = old
+        && let Err(err) = overwrite(&mut file, &old)
+    {
+        log::error!(
+            "the old content of {} could not be written back: {err}",
+            target.display()
+        );
+    }
+    Err(failed(err))
+}
+
+fn overwrite(file: &mut File, contents: &[u8]) -> io::Result<()> {
+    file.rewind()?;
+    file.write_all(contents)?;
+    file.set_len(contents.len() as u64)?;
+    file.sync_all()
 }
 
 /// A temporary file that is removed unless it was renamed.
