@@ -64,3 +64,13 @@ pub const RESPONSE_BODY: usize = 4 * 1024 * 1024;
 /// The number is the one of the decoder that existing clients were tested with. The reader keeps
 /// one bit per level, so a deep document costs no stack.
 pub const JSON_DEPTH: u8 = 128;
+
+/// Most keys, and most tokens, that the Keys Service lists in its status; how many there are beyond it is told.
+///
+/// A device has a few dozen keys.
+pub const STATUS_ENTRIES: usize = 512;
+
+/// Bytes of all ids, places and remarks in the status of the Keys Service together.
+///
+/// Even with every character escaped the answer stays below [`RESPONSE_BODY`].
+pub const STATUS_TEXT: usize = 256 * 1024;

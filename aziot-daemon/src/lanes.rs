@@ -12,6 +12,13 @@ use std::time::Duration;
 pub enum Lane {
     /// Local cryptography and disk.
     Local,
+    /// The generation of key pairs whose search for primes may take many seconds. One thread with a low priority, so that
+    /// neither quick work in files nor the loop feels it.
+    Generate,
+    /// PKCS#11 tokens, which may answer late or never. Four threads, so that one slow token leaves room for another.
+    Token,
+    /// Reports about keys and tokens. A thread of its own: they look at every file, and nobody else waits for them.
+    Report,
     /// A key library that promises serial calls only: one thread, one call at a time.
     Library,
     /// The sibling services. Four threads, because a service accepts ten connections per user and other programs of the
@@ -25,8 +32,11 @@ pub enum Lane {
 }
 
 impl Lane {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 8] = [
         Self::Local,
+        Self::Generate,
+        Self::Token,
+        Self::Report,
         Self::Library,
         Self::Sibling,
         Self::Cloud,
@@ -36,19 +46,41 @@ impl Lane {
     const fn threads(self) -> usize {
         match self {
             Self::Local => 2,
-            Self::Library | Self::Provisioning => 1,
-            Self::Sibling | Self::Cloud => 4,
+            Self::Generate | Self::Report | Self::Library | Self::Provisioning => 1,
+            Self::Token | Self::Sibling | Self::Cloud => 4,
         }
     }
 
     const fn name(self) -> &'static str {
         match self {
             Self::Local => "local",
+            Self::Generate => "generate",
+            Self::Token => "token",
+            Self::Report => "report",
             Self::Library => "library",
             Self::Sibling => "sibling",
             Self::Cloud => "cloud",
             Self::Provisioning => "provisioning",
         }
+    }
+
+    /// How far its threads step back for others, as a nice value (sched(7)).
+    ///
+    /// At 10 the generator gets a tenth of a processor that somebody else could use as well: it goes on, and who
+    /// wakes up beside it runs at once.
+    const fn nice(self) -> i32 {
+        match self {
+            Self::Generate => 10,
+            _ => 0,
+        }
+    }
+
+    /// Whether its jobs write keys or files. Those are worth waiting for at the end; the cloud is not.
+    const fn writes(self) -> bool {
+        matches!(
+            self,
+            Self::Local | Self::Generate | Self::Token | Self::Library
+        )
     }
 }
 
@@ -155,14 +187,10 @@ impl<E: Send + 'static> Lanes<E> {
         self.done.clone()
     }
 
-    /// Whether a lane whose jobs write keys or files has something to do. Those are worth waiting for at the end; the
-    /// cloud is not.
+    /// Whether a lane whose jobs are worth waiting for at the end has something to do.
     #[must_use]
     pub fn is_writing(&self) -> bool {
-        let writers = self
-            .lanes
-            .iter()
-            .filter(|shared| matches!(shared.lane, Lane::Local | Lane::Library));
+        let writers = self.lanes.iter().filter(|shared| shared.lane.writes());
         writers.into_iter().any(|shared| {
             let state = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
             state.running > 0 || !state.queue.is_empty()
@@ -209,6 +237,13 @@ impl<E: Send + 'static> Lanes<E> {
 }
 
 fn work<E: Send>(shared: &Shared<E>, done: &Done<E>, idle: Duration) {
+    let nice = shared.lane.nice();
+    // No process is named: on Linux the value is that of the calling thread.
+    if nice != 0
+        && let Err(error) = rustix::process::setpriority_process(None, nice)
+    {
+        log::debug!("could not lower the priority of a worker thread: {error}");
+    }
     let mut state = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
         if let Some(job) = state.queue.pop_front() {

@@ -101,6 +101,12 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     log::info!("Starting service...");
     log::info!("Version - {VERSION}");
+    // Before a key library is loaded: a signal that reached a thread of the library's would end the process on the spot.
+    // From here on signals wait for the loop, so a library that hangs while it is set up takes a SIGKILL to end.
+    if let Err(error) = sys::Signals::block() {
+        log::error!("could not block signals: {error}");
+        return ExitCode::FAILURE;
+    }
     let result = match name {
         Name::Identityd => identityd::run(),
         Name::Keyd => keyd::run(),

@@ -59,11 +59,28 @@ pub enum Signal {
 pub struct Signals(OwnedFd);
 
 impl Signals {
-    /// Blocks the three signals in this thread, and thereby in all threads that it starts later.
+    /// Blocks the three signals, unless that has been done, and opens the descriptor.
     ///
     /// # Errors
     /// Whatever the kernel reports.
     pub fn new() -> io::Result<Self> {
+        let set = Self::block()?;
+        // SAFETY: the set lives until the call returns.
+        unsafe {
+            let fd = libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
+            if fd < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            Ok(Self(OwnedFd::from_raw_fd(fd)))
+        }
+    }
+
+    /// Blocks the three signals in this thread, and thereby in all threads that it starts later: to be done before anything
+    /// may start one. A signal that comes in meanwhile waits until it is read.
+    ///
+    /// # Errors
+    /// Whatever the kernel reports.
+    pub fn block() -> io::Result<libc::sigset_t> {
         // SAFETY: the set is initialised by sigemptyset before use and lives for all calls.
         unsafe {
             let mut set: libc::sigset_t = std::mem::zeroed();
@@ -75,11 +92,7 @@ impl Signals {
             if rc != 0 {
                 return Err(io::Error::from_raw_os_error(rc));
             }
-            let fd = libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
-            if fd < 0 {
-                return Err(io::Error::last_os_error());
-            }
-            Ok(Self(OwnedFd::from_raw_fd(fd)))
+            Ok(set)
         }
     }
 

@@ -1,5 +1,7 @@
 //! The interface of the Keys Service.
 
+pub mod status;
+
 #[cfg(test)]
 mod tests;
 
@@ -12,9 +14,9 @@ use crate::http::Method::{self, Delete, Get, Post};
 use crate::json::{Bytes, Deferred, Error, ErrorKind, Found, FromJson, Reader};
 use crate::{json_enum, json_object};
 
-/// Routes and versions. No route is bound to a version.
+/// Routes and versions. All versions have all operations of the first two; the last adds `/status`.
 pub static API: Api<Op> = Api {
-    versions: &["2020-09-01", "2021-05-01"],
+    versions: &["2020-09-01", "2021-05-01", status::STATUS_VERSION],
     routes: &[
         route("/sign", &[Post], Op::Sign),
         route("/key", &[Post, Delete], Op::Keys),
@@ -26,6 +28,10 @@ pub static API: Api<Op> = Api {
         route("/derivedkey/export", &[Post], Op::DerivedKeyExport),
         route("/encrypt", &[Post], Op::Encrypt),
         route("/decrypt", &[Post], Op::Decrypt),
+        Route {
+            since: 2,
+            ..route("/status", &[Get], Op::Status)
+        },
     ],
 };
 
@@ -65,6 +71,8 @@ pub enum Op {
     Parameter,
     /// POST [`Sign`], answer [`Signature`].
     Sign,
+    /// GET [`Status`](status::Status).
+    Status,
 }
 
 json_object! {

@@ -1,16 +1,10 @@
-//! Clients for worker threads: blocking HTTP/1.1 with a deadline on every step, to the sibling services over Unix sockets
-//! and to the cloud over TLS.
+//! Clients for worker threads: blocking HTTP/1.1 with a deadline on every step. The one of the Keys Service, and the exchange
+//! of requests and responses, are those of `aziot-keys-client`; here are the way to the cloud over TLS, and what it needs.
 
-mod error;
-mod exchange;
-mod keys;
 mod resolve;
 mod tls;
-mod unix;
 mod wire;
 
-pub use error::{Error, Kind, Step};
-pub use exchange::{Request, Response};
-pub use keys::{Handle, KeysClient, KeysError};
+pub use aziot_keys_client::transport::{Error, Kind, Patience, Request, Response, Step};
+pub use aziot_keys_client::{Client as KeysClient, Deadlines, Error as KeysError, KeyHandle};
 pub use tls::TlsClient;
-pub use unix::{Patience, UnixClient};

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
-use super::wire::Deadline;
+use aziot_keys_client::transport::Deadline;
 
 /// Look-ups under way at once. `getaddrinfo` cannot be interrupted, so one that outlives its deadline goes on in its own
 /// thread; with a resolver that never answers these must not pile up.

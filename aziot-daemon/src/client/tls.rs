@@ -7,15 +7,16 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use aziot_core::uri::Authority;
+use aziot_keys_client::transport::{
+    self, Bounds, Deadline, Error, Kind, Request, Response, Step, Want,
+};
 use openssl::ssl::{
     ErrorCode, HandshakeError, MidHandshakeSslStream, SslConnector, SslMethod, SslStream,
 };
 use openssl::x509::X509VerifyResult;
 
-use super::error::{Error, Kind, Step};
-use super::exchange::{self, Request, Response};
 use super::resolve::resolve;
-use super::wire::{self, Deadline, Want};
+use super::wire::{self, TlsStream};
 
 /// How long one look-up may take; resolvers give up after about this time by default.
 const RESOLVE: Duration = Duration::from_secs(20);
@@ -25,6 +26,9 @@ const CONNECT: Duration = Duration::from_secs(20);
 
 /// How long the TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(30);
+
+/// How long the peer may take between two pieces of the exchange.
+const PIECE: Duration = Duration::from_secs(60);
 
 /// The port of `https` URLs without one.
 const DEFAULT_PORT: u16 = 443;
@@ -60,8 +64,13 @@ impl TlsClient {
         whole: Duration,
     ) -> Result<Response, Error> {
         let by = Deadline::after(whole);
-        let mut stream = self.connect(authority, by)?;
-        exchange::exchange(&mut stream, authority, request, BODY_LIMIT, by)
+        let mut stream = TlsStream(self.connect(authority, by)?);
+        let bounds = Bounds {
+            body: BODY_LIMIT,
+            silence: PIECE,
+            by,
+        };
+        transport::exchange(&mut stream, authority, request, bounds)
     }
 
     /// Forgets the trust store. It is loaded again when needed, so that changes to it are seen too.
@@ -175,7 +184,7 @@ fn handshake(
         } else {
             Want::Read
         };
-        wire::wait(waiting.get_ref().as_fd(), want, by)
+        transport::wait(waiting.get_ref().as_fd(), want, by)
             .map_err(|error| Error::io(authority, Step::Handshake, &error, false))?;
         outcome = waiting.handshake();
     }

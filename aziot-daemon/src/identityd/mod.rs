@@ -50,6 +50,7 @@ use self::reads::Reads;
 use self::state::State;
 use self::tools::Tools;
 use self::writes::Writes;
+use crate::client::KeyHandle;
 use crate::config_files::ConfigFiles;
 use crate::lanes::Lane;
 use crate::outcome::Fatal;
@@ -343,6 +344,7 @@ impl Identityd {
             let result = tools
                 .keys
                 .load_key(&device.key)
+                .map(KeyHandle::into_text)
                 .map_err(|error| Error::because(Class::Keys, error));
             Event::Handle {
                 serial,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use aziot_core::api::keys::Usage;
 use aziot_core::config::identityd::Settings;
 use aziot_core::hub::{self, KEY_SIZE};
 use aziot_core::id::ModuleId;
@@ -15,11 +16,8 @@ use super::hub::{KeyRing, ModuleKeys};
 use super::locks::Locks;
 use super::settings::{Unusable, keys_socket};
 use super::state::State;
-use crate::client::{KeysClient, Patience, TlsClient, UnixClient};
+use crate::client::{Deadlines, KeyHandle, KeysClient, Patience, TlsClient};
 use crate::timing::Timing;
-
-/// Usage of the master key that all module keys are derived from.
-const MASTER_USAGE: &str = "derive,sign";
 
 /// Room for derivation data: a module name, a generation id and the rest.
 const DERIVATION: usize = 1024;
@@ -50,13 +48,9 @@ impl Tools {
         let patience = Patience {
             retries: 1,
             pause: timing.retry_pause,
-            attempt: timing.sibling,
         };
-        let keys = KeysClient::new(UnixClient::new(
-            keys_socket(settings)?,
-            "keyd.sock",
-            patience,
-        ));
+        let deadlines = Deadlines::all(timing.sibling);
+        let keys = KeysClient::with(keys_socket(settings)?, deadlines, patience);
         let seen = AtomicU64::new(state.time_seen().unwrap_or(0));
         Ok(Self {
             keys,
@@ -101,29 +95,29 @@ impl Tools {
 }
 
 impl Tools {
-    fn master(&self) -> Result<Zeroizing<String>, Error> {
+    fn master(&self) -> Result<KeyHandle, Error> {
         let id = aziot_core::id::MASTER_KEY;
         // Whatever is the matter with it, making it if it is not there tells.
         self.keys
             .load_key(id)
-            .or_else(|_| self.keys.create_key_if_not_exists(id, MASTER_USAGE))
+            .or_else(|_| self.keys.create_key(id, Usage::DERIVE_SIGN))
             .map_err(|error| keys_failed("the master key of module identities", &error))
     }
 
     fn derive(
         &self,
-        master: &str,
+        master: &KeyHandle,
         module: &str,
         generation: &str,
         slot: KeySlot,
-    ) -> Result<Zeroizing<String>, Error> {
+    ) -> Result<KeyHandle, Error> {
         let internal = |error: &dyn std::fmt::Display| Error::because(Class::Internal, error);
         let module = ModuleId::new(module).map_err(|error| internal(&error))?;
         let mut data = [0; DERIVATION];
         let data = derivation_data(module, generation, slot, &mut data)
             .map_err(|error| internal(&error))?;
         self.keys
-            .derive(master, data)
+            .create_derived_key(master, data)
             .map_err(|error| keys_failed("a module key", &error))
     }
 }
@@ -140,16 +134,17 @@ impl KeyRing for Tools {
     fn handle(&self, module: &str, generation: &str) -> Result<Zeroizing<String>, Error> {
         let master = self.master()?;
         self.derive(&master, module, generation, KeySlot::Primary)
+            .map(KeyHandle::into_text)
     }
 
     fn keys(&self, module: &str, generation: &str) -> Result<ModuleKeys, Error> {
         let master = self.master()?;
         let handle = self.derive(&master, module, generation, KeySlot::Primary)?;
         let second = self.derive(&master, module, generation, KeySlot::Secondary)?;
-        let export = |handle: &str, into: &mut [u8; KEY_SIZE]| {
+        let export = |handle: &KeyHandle, into: &mut [u8; KEY_SIZE]| {
             let key = self
                 .keys
-                .export_derived(handle)
+                .export_derived_key(handle)
                 .map_err(|error| keys_failed("a module key", &error))?;
             if key.len() != KEY_SIZE {
                 let text = format!(
@@ -167,6 +162,9 @@ impl KeyRing for Tools {
         };
         export(&handle, &mut keys.primary)?;
         export(&second, &mut keys.secondary)?;
-        Ok(ModuleKeys { handle, keys })
+        Ok(ModuleKeys {
+            handle: handle.into_text(),
+            keys,
+        })
     }
 }

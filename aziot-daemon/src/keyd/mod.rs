@@ -1,22 +1,28 @@
 //! The Keys Service: keys are used through it and never leave it.
 //!
-//! Requests whose keys are in memory are answered in the loop; what needs a disk or a token runs in a worker, in parallel
-//! for different keys with our own library, one call at a time with any other.
+//! A request is first carried out as far as that goes from memory: in the loop, or in a worker if its body is large. If that
+//! is not far enough, a worker does the rest, in a lane for what it has to wait for: files, the generation of a key pair, or
+//! a token. With any library but our own all calls go through one thread, one at a time.
 
+mod grants;
 mod library;
 mod operation;
 pub(crate) mod settings;
+mod status;
+mod task;
 
 use std::sync::Arc;
 
-use aziot_core::access::{self, Principals};
 use aziot_core::api::{Api, keys};
 use aziot_core::config::keyd::Settings;
 use aziot_core::{json, limits};
 use zeroize::Zeroizing;
 
-use self::library::{Library, Mode};
+use self::grants::{Caller, Grants};
+use self::library::{CallError, Library, Mode, Place, Report};
 use self::operation::{Answer, Call, Failure, Work};
+use self::status::About;
+use self::task::{Task, job, lane};
 use crate::config_files::ConfigFiles;
 use crate::lanes::Lane;
 use crate::outcome::Fatal;
@@ -26,7 +32,7 @@ use crate::service::{Context, Handled, Reply, Request, RequestId, Service};
 use crate::timing::Timing;
 use crate::wipe::wipe;
 
-/// Bodies up to this size are worth an attempt in the loop; larger ones go to a worker at once.
+/// Bodies up to this size are decoded in the loop; larger ones in a worker.
 const SMALL_BODY: usize = 16 * 1024;
 
 /// Runs the Keys Service to its end.
@@ -57,11 +63,14 @@ pub fn run() -> Result<(), Fatal> {
 /// The Keys Service.
 pub struct Keyd {
     library: Arc<Library>,
-    /// In parallel for our own library, which can take it; one at a time for any other.
-    lane: Lane,
+    /// Where the key is that authenticates handles.
+    handle_key: Place,
     settings: Settings,
+    /// The principals of the settings.
+    grants: Arc<Grants>,
     files: ConfigFiles,
     root: Root,
+    about: About,
     /// Request bodies are decoded in place, so the attempt in the loop works on a copy.
     copy: Vec<u8>,
     work: Work,
@@ -73,77 +82,110 @@ pub struct Keyd {
 pub enum Event {
     /// An operation is done.
     Done(RequestId, Result<Answer, Failure>, Work),
+    /// A task has to go on elsewhere.
+    Elsewhere(Task, Place),
     /// The configuration was read again.
     Reloaded(u64, Result<Settings, String>),
+    /// The library has told about keys and tokens.
+    Reported(RequestId, Result<Report, CallError>),
     /// Left-over files have been removed.
     Swept,
 }
 
 impl Keyd {
     fn new(library: Library, settings: Settings, files: ConfigFiles, root: Root) -> Self {
-        let lane = if library.is_extended() {
-            Lane::Local
-        } else {
-            Lane::Library
+        let about = About {
+            started: server::wall_clock(),
+            version: library.version(),
+            extended: library.is_extended(),
         };
         Self {
+            handle_key: library.handle_key_place(),
             library: Arc::new(library),
-            lane,
+            grants: Arc::new(Grants(settings.principals.clone())),
             settings,
             files,
             root,
+            about,
             copy: Vec::new(),
             work: Work::default(),
             readings: 0,
         }
     }
 
-    /// Checks the request, and answers it if that can be done from memory. `None` when it cannot.
-    fn attempt(&mut self, request: &Request<'_, keys::Op>) -> Result<Option<Answer>, Failure> {
-        let body = request.body.as_deref();
-        let names_ids = matches!(
-            request.op,
-            keys::Op::Keys | keys::Op::KeyPairs | keys::Op::Key | keys::Op::KeyPair
-        );
-        if names_ids {
-            let call = copied(&mut self.copy, request, body);
-            let settings = &self.settings;
-            operation::check(call, |id| {
-                access::authorize(&Grants(settings), request.peer.uid, id)
-                    .map_err(|denied| Failure::Told(401, denied.to_string()))
-            })?;
+    /// Carries a request out if that can be done from memory.
+    fn attempt(
+        &mut self,
+        request: &Request<'_, keys::Op>,
+        caller: &Caller,
+    ) -> Result<Answer, Failure> {
+        wipe(&mut self.copy);
+        self.copy.clear();
+        let body = request.body.as_deref().map(|body| {
+            self.copy.extend_from_slice(body);
+            self.copy.as_mut_slice()
+        });
+        let call = Call {
+            op: request.op,
+            method: request.method,
+            param: request.param,
+            body,
+            caller,
+        };
+        let result = operation::execute(&self.library, Mode::Memory, call, &mut self.work);
+        wipe(&mut self.copy);
+        self.copy.clear();
+        result
+    }
+
+    /// Hands a request to a worker.
+    fn hand_over(
+        &self,
+        request: Request<'_, keys::Op>,
+        caller: Caller,
+        reply: Reply<'_>,
+        (lane, mode): (Lane, Mode),
+        cx: &mut Context<'_, Self>,
+    ) -> Handled {
+        let body = request.body.map(|body| Zeroizing::new(body.to_vec()));
+        // Where a copy is worked on, it counts as well.
+        let bodies = if mode == Mode::Full { 1 } else { 2 };
+        let task = Task {
+            id: request.id,
+            op: request.op,
+            method: request.method,
+            param: request.param.to_owned(),
+            held: cx.hold(body.as_ref().map_or(0, |body| body.len() * bodies)),
+            body,
+            caller,
+        };
+        match cx.run(lane, job(task, &self.library, mode)) {
+            Ok(()) => Handled::Later,
+            Err(_) => reply.error(500, &BUSY),
         }
-        if self.lane == Lane::Library || body.is_some_and(|body| body.len() > SMALL_BODY) {
-            return Ok(None);
+    }
+
+    /// Asks the library about keys and tokens for a caller.
+    fn report(
+        &self,
+        id: RequestId,
+        caller: Caller,
+        reply: Reply<'_>,
+        cx: &mut Context<'_, Self>,
+    ) -> Handled {
+        if !self.about.extended {
+            return status::respond(reply, &self.about, None);
         }
-        let call = copied(&mut self.copy, request, body);
-        match operation::execute(&self.library, Mode::Memory, call, &mut self.work) {
-            Ok(answer) => Ok(Some(answer)),
-            Err(Failure::WouldBlock) => Ok(None),
-            Err(failure) => Err(failure),
+        let library = Arc::clone(&self.library);
+        let job = move || Event::Reported(id, library.report(&|id| caller.sees(id)));
+        match cx.run(Lane::Report, job) {
+            Ok(()) => Handled::Later,
+            Err(_) => reply.error(500, &BUSY),
         }
     }
 }
 
-/// A request over a copy of its body.
-fn copied<'c>(
-    copy: &'c mut Vec<u8>,
-    request: &'c Request<'_, keys::Op>,
-    body: Option<&[u8]>,
-) -> Call<'c> {
-    wipe(copy);
-    copy.clear();
-    let body = body.map(|body| {
-        copy.extend_from_slice(body);
-        copy.as_mut_slice()
-    });
-    Call {
-        op: request.op,
-        method: request.method,
-        param: request.param,
-        body,
-    }
-}
+const BUSY: &str = "too many operations are waiting for the key library";
 
 impl Service for Keyd {
     type Op = keys::Op;
@@ -175,44 +217,29 @@ impl Service for Keyd {
         reply: Reply<'_>,
         cx: &mut Context<'_, Self>,
     ) -> Handled {
-        let attempt = self.attempt(&request);
-        wipe(&mut self.copy);
-        self.copy.clear();
-        // Usual bodies find their room there already; a large one must not cost memory for ever.
-        self.copy.shrink_to(SMALL_BODY);
-        let reply = match attempt {
-            Ok(Some(answer)) => Err(respond(reply, answer, &self.work)),
-            Ok(None) => Ok(reply),
-            Err(failure) => Err(refuse(reply, failure)),
+        let caller = Caller {
+            uid: request.peer.uid,
+            grants: Arc::clone(&self.grants),
+        };
+        if request.op == keys::Op::Status {
+            return self.report(request.id, caller, reply, cx);
+        }
+        if request
+            .body
+            .as_ref()
+            .is_some_and(|body| body.len() > SMALL_BODY)
+        {
+            return self.hand_over(request, caller, reply, (Lane::Local, Mode::Memory), cx);
+        }
+        let handled = match self.attempt(&request, &caller) {
+            Ok(answer) => respond(reply, answer, &self.work),
+            Err(Failure::WouldBlock(place)) => {
+                self.hand_over(request, caller, reply, lane(place, self.handle_key), cx)
+            }
+            Err(failure) => refuse(reply, failure),
         };
         self.work.wipe();
-        let reply = match reply {
-            Ok(reply) => reply,
-            Err(handled) => return handled,
-        };
-        let library = Arc::clone(&self.library);
-        let (id, op, method) = (request.id, request.op, request.method);
-        let param = request.param.to_owned();
-        let body = request.body.map(|body| Zeroizing::new(body.to_vec()));
-        let held = cx.hold(body.as_ref().map_or(0, |body| body.len()));
-        let job = move || {
-            let _held = held;
-            let mut body = body;
-            let mut work = Work::default();
-            let body = body.as_mut().map(|body| body.as_mut_slice());
-            let call = Call {
-                op,
-                method,
-                param: &param,
-                body,
-            };
-            let result = operation::execute(&library, Mode::Full, call, &mut work);
-            Event::Done(id, result, work)
-        };
-        match cx.run(self.lane, job) {
-            Ok(()) => Handled::Later,
-            Err(_) => reply.error(500, &"too many operations are waiting for the key library"),
-        }
+        handled
     }
 
     fn event(&mut self, event: Event, cx: &mut Context<'_, Self>) {
@@ -222,6 +249,24 @@ impl Service for Keyd {
                 let _ = match result {
                     Ok(answer) => respond(reply, answer, &work),
                     Err(failure) => refuse(reply, failure),
+                };
+            }
+            Event::Elsewhere(task, place) => {
+                let (id, (lane, mode)) = (task.id, lane(place, self.handle_key));
+                if cx.run(lane, job(task, &self.library, mode)).is_err()
+                    && let Some(reply) = cx.reply(id)
+                {
+                    let _ = reply.error(500, &BUSY);
+                }
+            }
+            Event::Reported(id, result) => {
+                let Some(reply) = cx.reply(id) else { return };
+                let _ = match result {
+                    Ok(report) => status::respond(reply, &self.about, Some(&report)),
+                    Err(error) => {
+                        let what = "could not ask the key library about its keys";
+                        reply.error(500, &format!("{what}\n{what}: {error}"))
+                    }
                 };
             }
             // A later reading has begun since, or is done: what this one saw may be older.
@@ -264,22 +309,9 @@ impl Keyd {
         for name in self.settings.restart_needed(&new) {
             log::warn!("{name} has changed; the change takes effect when aziot-keyd is restarted");
         }
+        self.grants = Arc::new(Grants(new.principals.clone()));
         self.settings.principals = new.principals;
         log::info!("Config update finished.");
-    }
-}
-
-/// The configured principals as core's access rules see them.
-struct Grants<'s>(&'s Settings);
-
-impl Principals for Grants<'_> {
-    fn patterns(&self, uid: u32) -> impl Iterator<Item = &str> {
-        let principals = self
-            .0
-            .principals
-            .iter()
-            .filter(move |principal| principal.uid == uid);
-        principals.flat_map(|principal| principal.keys.iter().map(String::as_str))
     }
 }
 
@@ -303,6 +335,8 @@ fn refuse(reply: Reply<'_>, failure: Failure) -> Handled {
     match failure {
         Failure::Told(status, text) => reply.error(status, &text),
         Failure::Internal(text) => reply.error(500, &text),
-        Failure::WouldBlock => reply.error(500, &"the key library did not do what it was asked to"),
+        Failure::WouldBlock(_) => {
+            reply.error(500, &"the key library did not do what it was asked to")
+        }
     }
 }

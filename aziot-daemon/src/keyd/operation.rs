@@ -1,7 +1,6 @@
 //! What the requests come to: one function that carries an operation out, from memory in the loop or with all it takes in
 //! a worker.
 
-use std::ffi::CString;
 use std::fmt::Display;
 
 use aziot_core::api::keys::{
@@ -18,7 +17,8 @@ use zeroize::Zeroizing;
 
 use crate::wipe::wipe;
 
-use super::library::{CallError, Cipher, Library, Mode};
+use super::grants::Caller;
+use super::library::{CallError, Cipher, Library, Mode, Place};
 
 /// Memory that an operation works in; kept between operations so that none of them allocates in a steady state.
 #[derive(Debug, Default)]
@@ -71,8 +71,8 @@ pub enum Answer {
 /// Why an operation failed.
 #[derive(Debug)]
 pub enum Failure {
-    /// It cannot be done from memory. Nothing has been done.
-    WouldBlock,
+    /// It cannot be done here, but there. Nothing has been done.
+    WouldBlock(Place),
     /// What the client is told, and the status.
     Told(u16, String),
     /// What only the log is told.
@@ -90,6 +90,10 @@ impl Failure {
     fn mechanism() -> Self {
         Self::parameter("mechanism", &"mechanism cannot be used with this key type")
     }
+
+    fn invalid() -> Self {
+        Self::Told(400, "a parameter has an invalid value".to_owned())
+    }
 }
 
 impl From<api::Error<'_>> for Failure {
@@ -105,10 +109,8 @@ fn failed(what: &'static str) -> impl Fn(CallError) -> Failure {
 
 fn failed_in(what: &'static str, call: &'static str) -> impl Fn(CallError) -> Failure {
     move |error| match error {
-        CallError::WouldBlock => Failure::WouldBlock,
-        CallError::Rc(Rc::INVALID_PARAMETER) => {
-            Failure::Told(400, "a parameter has an invalid value".to_owned())
-        }
+        CallError::WouldBlock(place) => Failure::WouldBlock(place),
+        CallError::Rc(Rc::INVALID_PARAMETER) => Failure::invalid(),
         error => Failure::Internal(format!("{what}\n{call}: {error}")),
     }
 }
@@ -121,8 +123,10 @@ pub struct Call<'c> {
     pub method: Method,
     /// The path parameter.
     pub param: &'c str,
-    /// The JSON body.
+    /// The JSON body, which is decoded in place.
     pub body: Option<&'c mut [u8]>,
+    /// Who asks.
+    pub caller: &'c Caller,
 }
 
 impl<'c> Call<'c> {
@@ -130,57 +134,6 @@ impl<'c> Call<'c> {
         let body = self.body.take().ok_or(api::Error::MissingBody)?;
         Ok(json::from_slice(body).map_err(api::Error::Json)?)
     }
-}
-
-/// What has to be known before an operation is carried out: which ids the caller must be allowed to use.
-///
-/// # Errors
-/// What is wrong with the request, in the order that clients know.
-pub fn check(
-    mut call: Call<'_>,
-    allowed: impl Fn(&str) -> Result<(), Failure>,
-) -> Result<(), Failure> {
-    match (call.op, call.method) {
-        (Op::Keys, Method::Post) => {
-            let request: CreateKey<'_> = call.decode()?;
-            allowed(request.key_id)?;
-            id("id", request.key_id)?;
-            if request.key_bytes.is_some_and(|bytes| bytes.0.is_empty()) {
-                return Err(Failure::parameter(
-                    "keyBytes",
-                    &"a key of zero bytes protects nothing; leave keyBytes out to have a key generated",
-                ));
-            }
-        }
-        (Op::KeyPairs, Method::Post) => {
-            let request: CreateKeyPair<'_> = call.decode()?;
-            allowed(request.key_id)?;
-            id("id", request.key_id)?;
-            if let Some(algorithms) = request.preferred_algorithms {
-                id("preferred_algorithms", algorithms)?;
-            }
-        }
-        (Op::Key | Op::KeyPair, Method::Get) => {
-            allowed(call.param)?;
-            id("id", call.param)?;
-        }
-        (Op::Key, Method::Post) => {
-            let request: MoveKeyPair<'_> = call.decode()?;
-            not_onto_itself(request.from, call.param)?;
-            return Err(Failure::Told(400, "invalid type \"key\"".to_owned()));
-        }
-        (Op::KeyPair, Method::Post) => {
-            let param = call.param;
-            let request: MoveKeyPair<'_> = call.decode()?;
-            not_onto_itself(request.from, param)?;
-            allowed(request.from)?;
-            allowed(param)?;
-            id("from", request.from)?;
-            id("to", param)?;
-        }
-        _ => {}
-    }
-    Ok(())
 }
 
 fn not_onto_itself(from: &str, to: &str) -> Result<(), Failure> {
@@ -193,11 +146,24 @@ fn not_onto_itself(from: &str, to: &str) -> Result<(), Failure> {
     Ok(())
 }
 
+/// An id that the caller may use.
+fn allowed<'t>(caller: &Caller, name: &str, text: &'t str) -> Result<KeyId<'t>, Failure> {
+    authorized(caller, text)?;
+    id(name, text)
+}
+
+fn authorized(caller: &Caller, id: &str) -> Result<(), Failure> {
+    caller
+        .authorize(id)
+        .map_err(|denied| Failure::Told(401, denied.to_string()))
+}
+
 fn id<'t>(name: &str, text: &'t str) -> Result<KeyId<'t>, Failure> {
     KeyId::new(text).map_err(|error| Failure::parameter(name, &error))
 }
 
-/// Carries an operation out. In [`Mode::Memory`] nothing is changed and nothing waits.
+/// Carries an operation out, waiting for no more than `mode` allows. What is wrong with the request is found in the order
+/// that clients know, and before anything that may wait: the body, then the caller's rights or the handle, then the rest.
 ///
 /// # Errors
 /// See [`Failure`].
@@ -207,59 +173,62 @@ pub fn execute(
     mut call: Call<'_>,
     work: &mut Work,
 ) -> Result<Answer, Failure> {
-    let changes = !matches!(
-        (call.op, call.method),
-        (Op::Key, Method::Get) | (Op::DerivedKey | Op::DerivedKeyExport | Op::Sign, _)
-    );
-    if mode == Mode::Memory && changes {
-        return Err(Failure::WouldBlock);
-    }
     match (call.op, call.method) {
         (Op::Keys, Method::Post) => {
+            let caller = call.caller;
             let request: CreateKey<'_> = call.decode()?;
+            let id = allowed(caller, "id", request.key_id)?;
             let usage = request.usage.mask();
             match request.key_bytes {
-                Some(bytes) => {
-                    library
-                        .import_key(request.key_id, bytes.0, usage)
-                        .map_err(failed("could not import key"))?;
+                Some(bytes) if bytes.0.is_empty() => {
+                    return Err(Failure::parameter(
+                        "keyBytes",
+                        &"a key of zero bytes protects nothing; leave keyBytes out to have a key generated",
+                    ));
                 }
+                Some(bytes) => library
+                    .import_key(mode, id.as_str(), bytes.0, usage)
+                    .map_err(failed("could not import key"))?,
                 None => library
-                    .create_key(request.key_id, usage)
+                    .create_key(mode, id.as_str(), usage)
                     .map_err(failed_in("could not generate key", "could not create key"))?,
             }
-            issue(library, mode, Subject::Key(id("id", request.key_id)?), work)
+            issue(library, mode, Subject::Key(id), work)
         }
         (Op::Keys, _) => {
             let key = named(library, mode, &mut call, &mut work.handle)?;
             let id = key
                 .key()
                 .map_err(|error| Failure::parameter("handle", &error))?;
-            removed(library.delete_key(id.as_str()), "could not delete key")
+            removed(
+                library.delete_key(mode, id.as_str()),
+                "could not delete key",
+            )
         }
-        (Op::Key, _) => {
-            let id = id("id", call.param)?;
+        (Op::Key, Method::Get) => {
+            let id = allowed(call.caller, "id", call.param)?;
             library
                 .load_key(mode, id.as_str())
                 .map_err(failed("could not load key"))?;
             issue(library, mode, Subject::Key(id), work)
         }
+        (Op::Key, _) => {
+            let to = call.param;
+            let request: MoveKeyPair<'_> = call.decode()?;
+            not_onto_itself(request.from, to)?;
+            Err(Failure::Told(400, "invalid type \"key\"".to_owned()))
+        }
         (Op::KeyPairs, Method::Post) => {
+            let caller = call.caller;
             let request: CreateKeyPair<'_> = call.decode()?;
-            let algorithms = request
-                .preferred_algorithms
-                .map(CString::new)
-                .transpose()
-                .map_err(|error| Failure::parameter("preferred_algorithms", &error))?;
+            let pair = allowed(caller, "id", request.key_id)?;
+            if let Some(algorithms) = request.preferred_algorithms {
+                id("preferred_algorithms", algorithms)?;
+            }
             library
-                .create_key_pair(request.key_id, algorithms.as_deref())
+                .create_key_pair(mode, pair.as_str(), request.preferred_algorithms)
                 .map_err(failed("could not create key pair"))?;
-            issue(
-                library,
-                mode,
-                Subject::KeyPair(id("id", request.key_id)?),
-                work,
-            )
+            issue(library, mode, Subject::KeyPair(pair), work)
         }
         (Op::KeyPairs, _) => {
             let key = named(library, mode, &mut call, &mut work.handle)?;
@@ -267,22 +236,26 @@ pub fn execute(
                 .key_pair()
                 .map_err(|error| Failure::parameter("handle", &error))?;
             removed(
-                library.delete_key_pair(id.as_str()),
+                library.delete_key_pair(mode, id.as_str()),
                 "could not delete key pair",
             )
         }
         (Op::KeyPair, Method::Get) => {
-            let id = id("id", call.param)?;
+            let id = allowed(call.caller, "id", call.param)?;
             library
-                .load_key_pair(id.as_str())
+                .load_key_pair(mode, id.as_str())
                 .map_err(failed("could not load key pair"))?;
             issue(library, mode, Subject::KeyPair(id), work)
         }
         (Op::KeyPair, _) => {
-            let to = call.param;
+            let (to, caller) = (call.param, call.caller);
             let request: MoveKeyPair<'_> = call.decode()?;
+            not_onto_itself(request.from, to)?;
+            authorized(caller, request.from)?;
+            authorized(caller, to)?;
+            let (from, to) = (id("from", request.from)?, id("to", to)?);
             removed(
-                library.move_key_pair(request.from, to),
+                library.move_key_pair(mode, from.as_str(), to.as_str()),
                 "could not move key pair",
             )
         }
@@ -338,6 +311,10 @@ pub fn execute(
         }
         (Op::Encrypt, _) => crypt(library, mode, call, work, true),
         (Op::Decrypt, _) => crypt(library, mode, call, work, false),
+        // Answered by a report, not by an operation on a key.
+        (Op::Status, _) => Err(Failure::Internal(
+            "the status is no key operation".to_owned(),
+        )),
     }
 }
 
@@ -357,7 +334,7 @@ fn parameter(
     let kind = match name {
         "algorithm" => {
             return match library
-                .key_pair_algorithm(id.as_str())
+                .key_pair_algorithm(mode, id.as_str())
                 .map_err(failed(what))?
             {
                 abi::KEY_PAIR_PARAMETER_ALGORITHM_EC => Ok(Answer::Word("ECDSA")),
@@ -371,15 +348,10 @@ fn parameter(
         "ec-point" => abi::KEY_PAIR_PARAMETER_TYPE_EC_POINT,
         "rsa-modulus" => abi::KEY_PAIR_PARAMETER_TYPE_RSA_MODULUS,
         "rsa-exponent" => abi::KEY_PAIR_PARAMETER_TYPE_RSA_EXPONENT,
-        _ => {
-            return Err(Failure::Told(
-                400,
-                "a parameter has an invalid value".to_owned(),
-            ));
-        }
+        _ => return Err(Failure::invalid()),
     };
     library
-        .key_pair_parameter(id.as_str(), kind, &mut work.bytes)
+        .key_pair_parameter(mode, id.as_str(), kind, &mut work.bytes)
         .map_err(failed(what))?;
     Ok(Answer::Value)
 }
@@ -445,7 +417,7 @@ fn crypt(
         "could not decrypt"
     };
     library
-        .crypt(encrypt, id.as_str(), &cipher, input, &mut work.bytes)
+        .crypt(mode, encrypt, id.as_str(), &cipher, input, &mut work.bytes)
         .map_err(failed(what))?;
     Ok(if encrypt {
         Answer::Ciphertext
@@ -489,7 +461,7 @@ fn checked<'b>(
     buffer.clear();
     buffer.extend_from_slice(handle.as_bytes());
     handle::check(buffer, &mut library.handle_mac(mode)).map_err(|error| match error {
-        CheckError::Mac(CallError::WouldBlock) => Failure::WouldBlock,
+        CheckError::Mac(CallError::WouldBlock(place)) => Failure::WouldBlock(place),
         CheckError::Mac(error) => {
             Failure::Internal(format!("could not verify\ncould not verify: {error}"))
         }
@@ -526,7 +498,7 @@ fn issue(
     );
     match written {
         Ok(_) => Ok(Answer::Handle),
-        Err(WriteError::Mac(CallError::WouldBlock)) => Err(Failure::WouldBlock),
+        Err(WriteError::Mac(CallError::WouldBlock(place))) => Err(Failure::WouldBlock(place)),
         Err(WriteError::Mac(error)) => Err(Failure::Internal(format!(
             "could not sign\ncould not sign: {error}"
         ))),

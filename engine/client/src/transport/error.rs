@@ -46,20 +46,25 @@ pub struct Error {
     step: Step,
     kind: Kind,
     reason: String,
+    /// The peer did not read the whole request.
+    unread: bool,
 }
 
 impl Error {
-    pub(super) fn new(peer: &str, step: Step, kind: Kind, reason: impl Into<String>) -> Self {
+    /// A failure in `step` of an exchange with `peer`, for this reason.
+    pub fn new(peer: &str, step: Step, kind: Kind, reason: impl Into<String>) -> Self {
         Self {
             peer: peer.to_owned(),
             step,
             kind,
             reason: reason.into(),
+            unread: false,
         }
     }
 
     /// An operating system error in `step`. `answered` tells whether a part of the response had come.
-    pub(super) fn io(peer: &str, step: Step, error: &io::Error, answered: bool) -> Self {
+    #[must_use]
+    pub fn io(peer: &str, step: Step, error: &io::Error, answered: bool) -> Self {
         use io::ErrorKind as E;
         let kind = match (error.kind(), step) {
             (E::TimedOut, _) => Kind::TimedOut,
@@ -89,10 +94,19 @@ impl Error {
         self.step
     }
 
-    /// Whether the request cannot have reached the peer, so that sending it again is safe whatever it asks for.
+    /// The same, where the peer is known not to have read the whole request.
+    pub(super) fn unread(self) -> Self {
+        Self {
+            unread: true,
+            ..self
+        }
+    }
+
+    /// Whether the peer cannot have carried the request out, because it never had all of it. Sending it again is safe then,
+    /// whatever it asks for.
     #[must_use]
     pub fn is_unsent(&self) -> bool {
-        matches!(self.step, Step::Resolve | Step::Connect | Step::Handshake)
+        self.unread || matches!(self.step, Step::Resolve | Step::Connect | Step::Handshake)
     }
 
     /// Whether it speaks of the way to the peer and not of the peer (identity-service 8.4).

@@ -15,14 +15,11 @@ use zeroize::Zeroizing;
 use super::error::{Error, Kind, Step};
 use super::wire::{Deadline, Wire};
 
-/// How long the peer may take between two pieces of the exchange.
-const PIECE: Duration = Duration::from_secs(60);
-
 /// First size of the buffer for a response; most are far smaller.
 const FIRST: usize = 4096;
 
-/// Longest request head: a path with two encoded ids, and a token.
-const HEAD: usize = 8192;
+/// Room for a request head beside its target and header fields.
+const HEAD: usize = 512;
 
 /// A request.
 #[derive(Clone, Copy, Debug)]
@@ -87,17 +84,37 @@ impl fmt::Debug for Response {
     }
 }
 
-/// Sends a request and receives its response, all by `by`. `peer` is what errors call the other side, `limit` bounds the
-/// body.
-pub(super) fn exchange(
+/// How long an exchange may take, and how much may come of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Bytes of the response's body.
+    pub body: usize,
+    /// How long the peer may take between two pieces of the exchange: accept nothing, or say nothing.
+    pub silence: Duration,
+    /// When all has to be done.
+    pub by: Deadline,
+}
+
+/// Sends a request and receives its response. `peer` is what errors call the other side.
+///
+/// # Errors
+/// An [`Error`] when there is no complete response within the bounds.
+pub fn exchange(
     wire: &mut impl Wire,
     peer: &str,
     request: &Request<'_>,
-    limit: usize,
-    by: Deadline,
+    bounds: Bounds,
 ) -> Result<Response, Error> {
-    send(wire, peer, request, by)?;
-    receive(wire, peer, limit, by)
+    let sent = send(wire, peer, request, bounds)?;
+    receive(wire, peer, sent, bounds)
+}
+
+/// Whether all of a request has gone out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sent {
+    /// The peer closed the connection before.
+    Part,
+    Whole,
 }
 
 /// Head and body leave in one piece.
@@ -105,8 +122,8 @@ fn send(
     wire: &mut impl Wire,
     peer: &str,
     request: &Request<'_>,
-    by: Deadline,
-) -> Result<(), Error> {
+    bounds: Bounds,
+) -> Result<Sent, Error> {
     let body = request.body.unwrap_or_default();
     let mut headers: Vec<(&str, &dyn fmt::Display)> = Vec::with_capacity(request.headers.len());
     headers.extend(
@@ -122,7 +139,13 @@ fn send(
         headers: &headers,
         body: request.body.map(<[u8]>::len),
     };
-    let mut bytes = Zeroizing::new(vec![0; HEAD + body.len()]);
+    let fields: usize = request
+        .headers
+        .iter()
+        .map(|(name, value)| name.len() + value.len() + ": \r\n".len())
+        .sum();
+    let room = HEAD + request.target.len() + request.host.len() + fields + body.len();
+    let mut bytes = Zeroizing::new(vec![0; room]);
     let length = head
         .write(&mut bytes)
         .map_err(|error| Error::new(peer, Step::Send, Kind::InvalidData, error.to_string()))?;
@@ -131,10 +154,10 @@ fn send(
         place.copy_from_slice(body);
     }
     let message = bytes.get(..end).unwrap_or_default();
-    match wire.write_all(message, by.within(PIECE)) {
-        Ok(()) => Ok(()),
+    match wire.write_all(message, bounds.by, bounds.silence) {
+        Ok(()) => Ok(Sent::Whole),
         // A peer that refuses early closes while the request is still being sent; what it says is worth reading.
-        Err(error) if is_closed(&error) => Ok(()),
+        Err(error) if is_closed(&error) => Ok(Sent::Part),
         Err(error) => Err(Error::io(peer, Step::Send, &error, false)),
     }
 }
@@ -150,32 +173,37 @@ fn is_closed(error: &io::Error) -> bool {
 fn receive(
     wire: &mut impl Wire,
     peer: &str,
-    limit: usize,
-    by: Deadline,
+    sent: Sent,
+    bounds: Bounds,
 ) -> Result<Response, Error> {
     let mut parser = ResponseParser::new(Limits {
         head: RESPONSE_HEAD,
-        body: limit,
+        body: bounds.body,
     });
     let mut bytes = Zeroizing::new(vec![0; FIRST]);
     let mut filled = 0;
+    let mut broken = sent == Sent::Part;
     loop {
         if filled == bytes.len() {
             let wanted = parser
                 .needed()
                 .unwrap_or(0)
                 .max(bytes.len().saturating_mul(2));
-            grow(&mut bytes, wanted.min(RESPONSE_HEAD + limit + FIRST));
+            let most = bounds.body.saturating_add(RESPONSE_HEAD + FIRST);
+            grow(&mut bytes, wanted.min(most));
         }
         let room = bytes.get_mut(filled..).unwrap_or_default();
-        let read = wire.read(room, by.within(PIECE)).or_else(|error| {
-            // A reset after the whole response is no loss, so the parser decides.
-            if is_closed(&error) {
-                Ok(0)
-            } else {
-                Err(Error::io(peer, Step::Receive, &error, filled > 0))
-            }
-        })?;
+        let read = wire
+            .read(room, bounds.by.within(bounds.silence))
+            .or_else(|error| {
+                // A reset after the whole response is no loss, so the parser decides.
+                if is_closed(&error) {
+                    broken = true;
+                    Ok(0)
+                } else {
+                    Err(Error::io(peer, Step::Receive, &error, filled > 0))
+                }
+            })?;
         filled += read;
         let complete = parser
             .advance(&mut bytes, &mut filled, read == 0)
@@ -185,7 +213,13 @@ fn receive(
                     response::Error::UnexpectedEnd => Kind::Closed { answered: true },
                     _ => Kind::InvalidData,
                 };
-                Error::new(peer, Step::Receive, kind, error.to_string())
+                let failed = Error::new(peer, Step::Receive, kind, error.to_string());
+                let unread = broken && wire.breaks_only_unread();
+                if unread && kind == (Kind::Closed { answered: false }) {
+                    failed.unread()
+                } else {
+                    failed
+                }
             })?;
         if complete {
             break;
@@ -258,7 +292,7 @@ mod tests {
             Ok(piece.len())
         }
 
-        fn write_all(&mut self, bytes: &[u8], _: Deadline) -> io::Result<()> {
+        fn write_all(&mut self, bytes: &[u8], _: Deadline, _: Duration) -> io::Result<()> {
             self.heard.extend_from_slice(bytes);
             Ok(())
         }
@@ -272,10 +306,6 @@ mod tests {
         body: None,
     };
 
-    fn by() -> Deadline {
-        Deadline::after(Duration::from_secs(5))
-    }
-
     fn run(
         request: &Request<'_>,
         pieces: &[&str],
@@ -285,7 +315,12 @@ mod tests {
             pieces: pieces.iter().map(|p| p.as_bytes().to_vec()).collect(),
             heard: Vec::new(),
         };
-        let result = exchange(&mut script, "peer", request, limit, by());
+        let bounds = Bounds {
+            body: limit,
+            silence: Duration::from_secs(5),
+            by: Deadline::after(Duration::from_secs(5)),
+        };
+        let result = exchange(&mut script, "peer", request, bounds);
         (result, String::from_utf8(script.heard).unwrap())
     }
 
