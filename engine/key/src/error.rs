@@ -11,7 +11,7 @@ pub enum Task {
     Load,
     /// It was to sign.
     Sign,
-    /// It was to decrypt. Signing without padding is the same operation.
+    /// Its private operation was to be done, to decrypt or to sign what is padded here.
     Private,
 }
 
@@ -83,7 +83,7 @@ impl fmt::Display for Error {
         f.write_str(match self.task {
             Task::Load => "could not load ",
             Task::Sign => "could not sign with ",
-            Task::Private => "could not decrypt with ",
+            Task::Private => "could not use ",
         })?;
         match &self.id {
             Some(id) => write!(f, "the key pair {id:?} of the Keys Service: ")?,
