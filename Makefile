@@ -46,6 +46,9 @@ lint: deps ## Check format, lints and documentation
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets $(TEST_FEATURES) -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+	cd tests/fuzz && cargo fmt --check
+	cd tests/fuzz && CARGO_TARGET_DIR="$(abspath $(TARGET)/fuzz)" \
+	    cargo clippy --locked --all-targets --no-default-features -- -D warnings
 
 .PHONY: test-embedded
 test-embedded: deps-embedded $(QEMU_RUN) ## Build the core for Cortex-M and run it on an emulated one
@@ -62,6 +65,16 @@ bench: release ## Measure everything that has a goal, beside its floor (BENCH_SE
 	scripts/build-tools >/dev/null
 	cargo build --release --package aziot-tests --bin bench --bin loadgen
 	$(TARGET)/release/bench
+
+.PHONY: fuzz
+fuzz: ## Feed foreign bytes to everything that reads them, a minute for each target (FUZZ_SECONDS=60)
+	scripts/install-deps build fuzz
+	scripts/fuzz
+
+.PHONY: soak
+soak: deps ## Sign 100 000 times over one login on software tokens (SOAK="--softhsm 100000 --tpm 100000 --interrupted 10000")
+	cargo build --workspace $(TEST_FEATURES)
+	$(TARGET)/debug/soak $(SOAK)
 
 .PHONY: clean
 clean: ## Remove everything that was built

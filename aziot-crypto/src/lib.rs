@@ -10,7 +10,7 @@
 //! | `file` | files that are never half-written | feature `std` |
 //! | `openssl` | key pairs and AES-GCM over OpenSSL | feature `openssl` |
 //! | `pkcs11` | keys in PKCS#11 tokens | feature `pkcs11` |
-//! | `store` | keys in the file system and in tokens, parsed keys in memory | features `std` and `software` |
+//! | `store` | keys in the file system and in tokens, parsed keys in memory | features `std`, `software`, `openssl` and `pkcs11` |
 #![cfg_attr(not(any(test, feature = "std")), no_std)]
 #![cfg_attr(
     not(test),
@@ -29,5 +29,10 @@ pub mod openssl;
 pub mod pkcs11;
 #[cfg(feature = "software")]
 pub mod software;
-#[cfg(all(feature = "std", feature = "software"))]
+#[cfg(all(
+    feature = "std",
+    feature = "software",
+    feature = "openssl",
+    feature = "pkcs11"
+))]
 pub mod store;

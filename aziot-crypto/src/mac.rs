@@ -71,6 +71,12 @@ impl Tag {
     }
 }
 
+impl AsRef<[u8]> for Tag {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 impl fmt::Debug for Tag {
     /// Never shows the bytes: a tag may be a derived key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

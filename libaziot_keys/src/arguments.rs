@@ -2,6 +2,8 @@
 
 use core::ffi::{CStr, c_char, c_uchar};
 
+use zeroize::Zeroizing;
+
 use crate::failure::Failure;
 
 const NULL: &str = "expected non-NULL";
@@ -60,6 +62,23 @@ pub(crate) unsafe fn bytes<'a>(
     }
     // SAFETY: not null, no longer than any object, and the caller promises that the bytes are there.
     Ok(unsafe { core::slice::from_raw_parts(pointer, len) })
+}
+
+/// Bytes that may be left out: a null pointer stands for none, if no length goes with it.
+///
+/// # Safety
+///
+/// As for [`bytes`].
+pub(crate) unsafe fn optional_bytes<'a>(
+    name: &'static str,
+    pointer: *const u8,
+    len: usize,
+) -> Result<&'a [u8], Failure> {
+    if pointer.is_null() && len == 0 {
+        return Ok(&[]);
+    }
+    // SAFETY: the same promise.
+    unsafe { bytes(name, pointer, len) }
 }
 
 /// A mandatory pointer to a structure of parameters, which is copied.
@@ -129,29 +148,75 @@ impl Output {
     }
 
     /// Answers what `make` makes, or, if only the length was asked for, `bound` without making anything.
+    ///
+    /// What counts against the capacity is the length of what was made, which may be less than the bound.
     pub(crate) fn put<B: AsRef<[u8]>>(
         self,
         bound: usize,
-        make: impl FnOnce() -> B,
+        make: impl FnOnce() -> Result<B, Failure>,
     ) -> Result<(), Failure> {
         if self.buffer.is_null() {
             self.set_len(bound);
             return Ok(());
         }
-        let made = make();
+        let made = make()?;
         let made = made.as_ref();
+        self.check_capacity(made.len(), bound)?;
+        // SAFETY: `made` is memory of ours, and the buffer has room for no fewer bytes.
+        unsafe { core::ptr::copy_nonoverlapping(made.as_ptr(), self.buffer, made.len()) };
+        self.set_len(made.len());
+        Ok(())
+    }
+
+    /// Lets `fill` write its answer, which has exactly `len` bytes, into the caller's buffer; or, if only the length
+    /// was asked for, answers that without filling anything.
+    ///
+    /// `inputs` is what `fill` reads of the caller's memory. Nothing forbids C code to encrypt in place, so a buffer
+    /// that overlaps one of them is written to only when everything has been read.
+    pub(crate) fn fill(
+        self,
+        len: usize,
+        inputs: &[&[u8]],
+        fill: impl FnOnce(&mut [u8]) -> Result<usize, Failure>,
+    ) -> Result<(), Failure> {
+        if inputs.iter().any(|input| self.overlaps(len, input)) {
+            return self.put(len, || {
+                let mut made = Zeroizing::new(vec![0; len]);
+                let written = fill(&mut made)?;
+                made.truncate(written);
+                Ok(made)
+            });
+        }
+        if self.buffer.is_null() {
+            self.set_len(len);
+            return Ok(());
+        }
+        self.check_capacity(len, len)?;
+        // SAFETY: not null, with room for at least `len` bytes, which the caller lends to this call; nothing that
+        // `fill` reads is in there. C has no notion of bytes that must not be read before they were written.
+        let written = fill(unsafe { core::slice::from_raw_parts_mut(self.buffer, len) })?;
+        self.set_len(written);
+        Ok(())
+    }
+
+    /// Whether the first `len` bytes of the buffer have a byte in common with an input.
+    fn overlaps(&self, len: usize, input: &[u8]) -> bool {
+        let (start, end) = (self.buffer.addr(), self.buffer.addr().saturating_add(len));
+        let input = input.as_ptr_range();
+        !self.buffer.is_null() && input.start.addr() < end && start < input.end.addr()
+    }
+
+    /// Whether there is room for what was or will be made; if not, leaves the bound in the length.
+    fn check_capacity(&self, needed: usize, bound: usize) -> Result<(), Failure> {
         // SAFETY: with a buffer, the caller has put its capacity there.
         let capacity = unsafe { self.len.read_unaligned() };
-        if capacity < made.len() {
+        if capacity < needed {
             self.set_len(bound);
             return Err(Failure::Argument {
                 name: self.len_name,
                 reason: "insufficient size",
             });
         }
-        // SAFETY: `made` is memory of ours, and the buffer has room for `capacity` bytes, which are no fewer.
-        unsafe { core::ptr::copy_nonoverlapping(made.as_ptr(), self.buffer, made.len()) };
-        self.set_len(made.len());
         Ok(())
     }
 

@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use aziot_core::uri::LocationError;
+use aziot_crypto::aead::Malformed;
 use aziot_crypto::store;
 
 use crate::abi::Rc;
@@ -9,36 +11,43 @@ use crate::abi::Rc;
 /// Why a call fails.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// An argument that is wrong in itself.
+    /// An argument that is wrong in itself, or for the key.
     Argument {
         name: &'static str,
         reason: &'static str,
     },
-    /// An argument that the store has nothing for.
-    Key {
+    /// Something that is no ciphertext.
+    Ciphertext(Malformed),
+    /// A location that is not one.
+    Location(String),
+    /// What the store has to say. The name is that of the argument that it is about, if it is about one.
+    Store {
         name: &'static str,
         err: store::Error,
     },
-    /// A location that is not one.
-    Location { name: &'static str, reason: String },
-    /// Something that this build cannot do.
-    Unsupported(&'static str),
-    /// The answer is not in memory.
+    /// The answer is not in memory, or takes too long.
     WouldBlock,
 }
 
 impl Failure {
-    pub(crate) const KEY_PAIRS: Self =
-        Self::Unsupported("key pairs are not supported by this build");
-    pub(crate) const ENCRYPTION: Self =
-        Self::Unsupported("encryption is not supported by this build");
+    /// What becomes of an error of the store in a call that is mostly about this argument.
+    pub(crate) fn about(name: &'static str) -> impl FnOnce(store::Error) -> Self {
+        move |err| Self::Store { name, err }
+    }
+
+    /// What becomes of a text that is no location.
+    pub(crate) fn location(err: LocationError<'_>) -> Self {
+        Self::Location(err.to_string())
+    }
 
     /// What the caller is told.
     pub(crate) fn rc(&self) -> Rc {
         match self {
-            Self::Argument { .. } | Self::Location { .. } => Rc::INVALID_PARAMETER,
-            Self::Key { err, .. } if err.is_invalid_parameter() => Rc::INVALID_PARAMETER,
-            Self::Key { .. } | Self::Unsupported(_) => Rc::EXTERNAL,
+            Self::Argument { .. } | Self::Ciphertext(_) | Self::Location(_) => {
+                Rc::INVALID_PARAMETER
+            }
+            Self::Store { err, .. } if err.is_invalid_parameter() => Rc::INVALID_PARAMETER,
+            Self::Store { .. } => Rc::EXTERNAL,
             Self::WouldBlock => Rc::WOULD_BLOCK,
         }
     }
@@ -48,12 +57,12 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Argument { name, reason } => write!(f, "invalid parameter \"{name}\": {reason}"),
-            Self::Key { name, err } if err.is_invalid_parameter() => {
+            Self::Ciphertext(err) => write!(f, "invalid parameter \"ciphertext\": {err}"),
+            Self::Location(reason) => write!(f, "invalid parameter \"value\": {reason}"),
+            Self::Store { name, err } if err.is_invalid_parameter() => {
                 write!(f, "invalid parameter \"{name}\": {err}")
             }
-            Self::Key { err, .. } => err.fmt(f),
-            Self::Location { name, reason } => write!(f, "invalid parameter \"{name}\": {reason}"),
-            Self::Unsupported(what) => f.write_str(what),
+            Self::Store { err, .. } => err.fmt(f),
             Self::WouldBlock => f.write_str("the answer is not in memory"),
         }
     }

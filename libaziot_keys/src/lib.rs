@@ -2,10 +2,9 @@
 //!
 //! Its one exported symbol is [`aziot_keys_get_function_list`]. The types are in [`abi`], the C side is
 //! `include/aziot-keys.h`. All functions are re-entrant; keys do not wait for each other. Causes of failures go to
-//! standard error in the form of the services' log; no key, message or signature ever does.
+//! standard error in the form of the services' log; no key, message or signature ever does, nor any PIN.
 //!
-//! This build keeps symmetric keys in the file system. The functions for key pairs and encryption exist and answer
-//! [`abi::Rc::EXTERNAL`], and PKCS#11 settings are refused.
+//! Keys live in the file system and in PKCS#11 tokens, as the store of `aziot-crypto` has it.
 #![allow(
     unsafe_code,
     reason = "this crate is the edge to C; every block says why it is sound"
@@ -27,6 +26,7 @@ use crate::abi::{
     FunctionList, FunctionList2_0_0_0, FunctionList2_1_0_0, FunctionListExtended, Rc,
     VERSION_2_0_0_0, VERSION_2_1_0_0, VERSION_EXTENDED,
 };
+use crate::functions::{Everywhere, Memory, crypt, keys, pairs, private, settings, sign};
 
 /// Stores a pointer to the static function list of exactly the version asked for.
 ///
@@ -60,54 +60,54 @@ static LIST_2_0_0_0: FunctionList2_0_0_0 = FunctionList2_0_0_0 {
     base: FunctionList {
         version: VERSION_2_0_0_0,
     },
-    set_parameter: Some(functions::set_parameter),
-    create_key_pair_if_not_exists: Some(functions::create_key_pair_if_not_exists),
-    load_key_pair: Some(functions::load_key_pair),
-    get_key_pair_parameter: Some(functions::get_key_pair_parameter),
-    create_key_if_not_exists: Some(functions::create_key_if_not_exists),
-    load_key: Some(functions::load_key),
-    import_key: Some(functions::import_key),
-    derive_key: Some(functions::derive_key),
-    sign: Some(functions::sign),
-    verify: Some(functions::verify),
-    encrypt: Some(functions::encrypt),
-    decrypt: Some(functions::decrypt),
+    set_parameter: Some(settings::set_parameter),
+    create_key_pair_if_not_exists: Some(pairs::create_key_pair_if_not_exists),
+    load_key_pair: Some(pairs::load_key_pair::<Everywhere>),
+    get_key_pair_parameter: Some(pairs::get_key_pair_parameter::<Everywhere>),
+    create_key_if_not_exists: Some(keys::create_key_if_not_exists),
+    load_key: Some(keys::load_key::<Everywhere>),
+    import_key: Some(keys::import_key),
+    derive_key: Some(keys::derive_key::<Everywhere>),
+    sign: Some(sign::sign::<Everywhere>),
+    verify: Some(sign::verify::<Everywhere>),
+    encrypt: Some(crypt::encrypt::<Everywhere>),
+    decrypt: Some(crypt::decrypt::<Everywhere>),
 };
 
 static LIST_2_1_0_0: FunctionList2_1_0_0 = list_2_1_0_0(VERSION_2_1_0_0);
 
 static LIST_EXTENDED: FunctionListExtended = FunctionListExtended {
     public: list_2_1_0_0(VERSION_EXTENDED),
-    try_sign: Some(functions::try_sign),
-    try_verify: Some(functions::try_verify),
-    try_derive_key: Some(functions::try_derive_key),
-    try_load_key: Some(functions::try_load_key),
-    try_load_key_pair: None,
-    try_get_key_pair_parameter: None,
-    try_encrypt: None,
-    try_decrypt: None,
-    key_location: Some(functions::key_location),
-    sweep: Some(functions::sweep),
-    report: None,
+    try_sign: Some(sign::sign::<Memory>),
+    try_verify: Some(sign::verify::<Memory>),
+    try_derive_key: Some(keys::derive_key::<Memory>),
+    try_load_key: Some(keys::load_key::<Memory>),
+    try_load_key_pair: Some(pairs::load_key_pair::<Memory>),
+    try_get_key_pair_parameter: Some(pairs::get_key_pair_parameter::<Memory>),
+    try_encrypt: Some(crypt::encrypt::<Memory>),
+    try_decrypt: Some(crypt::decrypt::<Memory>),
+    key_location: Some(private::key_location),
+    sweep: Some(private::sweep),
+    report: Some(private::report),
 };
 
 const fn list_2_1_0_0(version: c_uint) -> FunctionList2_1_0_0 {
     FunctionList2_1_0_0 {
         base: FunctionList { version },
-        set_parameter: Some(functions::set_parameter),
-        create_key_pair_if_not_exists: Some(functions::create_key_pair_if_not_exists),
-        move_key_pair: Some(functions::move_key_pair),
-        load_key_pair: Some(functions::load_key_pair),
-        get_key_pair_parameter: Some(functions::get_key_pair_parameter),
-        delete_key_pair: Some(functions::delete_key_pair),
-        create_key_if_not_exists: Some(functions::create_key_if_not_exists),
-        load_key: Some(functions::load_key),
-        import_key: Some(functions::import_key),
-        delete_key: Some(functions::delete_key),
-        derive_key: Some(functions::derive_key),
-        sign: Some(functions::sign),
-        verify: Some(functions::verify),
-        encrypt: Some(functions::encrypt),
-        decrypt: Some(functions::decrypt),
+        set_parameter: Some(settings::set_parameter),
+        create_key_pair_if_not_exists: Some(pairs::create_key_pair_if_not_exists),
+        move_key_pair: Some(pairs::move_key_pair),
+        load_key_pair: Some(pairs::load_key_pair::<Everywhere>),
+        get_key_pair_parameter: Some(pairs::get_key_pair_parameter::<Everywhere>),
+        delete_key_pair: Some(pairs::delete_key_pair),
+        create_key_if_not_exists: Some(keys::create_key_if_not_exists),
+        load_key: Some(keys::load_key::<Everywhere>),
+        import_key: Some(keys::import_key),
+        delete_key: Some(keys::delete_key),
+        derive_key: Some(keys::derive_key::<Everywhere>),
+        sign: Some(sign::sign::<Everywhere>),
+        verify: Some(sign::verify::<Everywhere>),
+        encrypt: Some(crypt::encrypt::<Everywhere>),
+        decrypt: Some(crypt::decrypt::<Everywhere>),
     }
 }

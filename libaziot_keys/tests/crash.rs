@@ -20,8 +20,29 @@ use tempfile::TempDir;
 /// More calls than any operation makes.
 const MANY: usize = 100;
 
-/// Content of the files of a store, by name; `None` stands for any 32 bytes.
-type State = BTreeMap<&'static str, Option<Vec<u8>>>;
+/// Content of the files of a store, by name.
+type State = BTreeMap<&'static str, Content>;
+
+/// What a file holds.
+#[derive(Clone)]
+enum Content {
+    /// These bytes.
+    Exactly(Vec<u8>),
+    /// Any 32 bytes.
+    Random,
+    /// The PEM of any key pair, whole.
+    AnyPair,
+}
+
+impl Content {
+    fn is(&self, found: &[u8]) -> bool {
+        match self {
+            Self::Exactly(bytes) => found == bytes,
+            Self::Random => found.len() == 32,
+            Self::AnyPair => openssl::pkey::PKey::private_key_from_pem(found).is_ok(),
+        }
+    }
+}
 
 struct Scenario {
     name: &'static str,
@@ -36,37 +57,45 @@ const KEY: &str = "keys/key-2c70e12b7a0646f92279f427c7b38e7334d8e5389cff167a1dc3
 const OTHER: &str =
     "keys/other-d9298a10d1b0735837dc4bd85dac641b0f3cef27a47e5d53a54f2f3f5b2fcffa.key";
 
+/// Two key pairs.
+const PAIR: &str = include_str!("keys/p256.pem");
+const OTHER_PAIR: &str = include_str!("keys/p384.pem");
+
+fn put(dir: &Path, files: &[(&str, &str)]) {
+    fs::create_dir(dir.join("keys")).unwrap();
+    for (name, content) in files {
+        fs::write(dir.join(name), content).unwrap();
+        fs::set_permissions(dir.join(name), fs::Permissions::from_mode(0o600)).unwrap();
+    }
+}
+
 fn scenarios() -> Vec<Scenario> {
-    let state = |files: &[(&'static str, Option<&str>)]| -> State {
+    let exactly = |text: &str| Content::Exactly(text.as_bytes().to_vec());
+    let state = |files: &[(&'static str, &str)]| -> State {
         files
             .iter()
-            .map(|(name, content)| (*name, content.map(|text| text.as_bytes().to_vec())))
+            .map(|(name, content)| (*name, exactly(content)))
             .collect()
     };
-    let with_key: fn(&Path) = |dir| {
-        fs::create_dir(dir.join("keys")).unwrap();
-        fs::write(dir.join(KEY), "old").unwrap();
-        fs::set_permissions(dir.join(KEY), fs::Permissions::from_mode(0o600)).unwrap();
-    };
-    let old = state(&[(KEY, Some("old"))]);
+    let one = |content: Content| State::from([(KEY, content)]);
+    let with_key: fn(&Path) = |dir| put(dir, &[(KEY, "old")]);
+    let with_pairs: fn(&Path) = |dir| put(dir, &[(KEY, PAIR), (OTHER, OTHER_PAIR)]);
+    let old = state(&[(KEY, "old")]);
+    let pairs = state(&[(KEY, PAIR), (OTHER, OTHER_PAIR)]);
     vec![
         Scenario {
             name: "create the first key",
             before: |_| {},
             operation: &["create", "key"],
             old: state(&[]),
-            new: state(&[(KEY, None)]),
+            new: one(Content::Random),
         },
         Scenario {
             name: "create over an empty file",
-            before: |dir| {
-                fs::create_dir(dir.join("keys")).unwrap();
-                fs::write(dir.join(KEY), "").unwrap();
-                fs::set_permissions(dir.join(KEY), fs::Permissions::from_mode(0o600)).unwrap();
-            },
+            before: |dir| put(dir, &[(KEY, "")]),
             operation: &["create", "key"],
-            old: state(&[(KEY, Some(""))]),
-            new: state(&[(KEY, None)]),
+            old: state(&[(KEY, "")]),
+            new: one(Content::Random),
         },
         Scenario {
             name: "create where there is one",
@@ -80,14 +109,14 @@ fn scenarios() -> Vec<Scenario> {
             before: |_| {},
             operation: &["import", "key", "new key"],
             old: state(&[]),
-            new: state(&[(KEY, Some("new key"))]),
+            new: state(&[(KEY, "new key")]),
         },
         Scenario {
             name: "import over a key",
             before: with_key,
             operation: &["import", "key", "new key"],
             old: old.clone(),
-            new: state(&[(KEY, Some("new key"))]),
+            new: state(&[(KEY, "new key")]),
         },
         Scenario {
             name: "delete",
@@ -98,16 +127,52 @@ fn scenarios() -> Vec<Scenario> {
         },
         Scenario {
             name: "move over another",
-            before: |dir| {
-                fs::create_dir(dir.join("keys")).unwrap();
-                for (name, content) in [(KEY, "old"), (OTHER, "other")] {
-                    fs::write(dir.join(name), content).unwrap();
-                    fs::set_permissions(dir.join(name), fs::Permissions::from_mode(0o600)).unwrap();
-                }
-            },
+            before: |dir| put(dir, &[(KEY, "old"), (OTHER, "other")]),
             operation: &["move", "key", "other"],
-            old: state(&[(KEY, Some("old")), (OTHER, Some("other"))]),
-            new: state(&[(OTHER, Some("old"))]),
+            old: state(&[(KEY, "old"), (OTHER, "other")]),
+            new: state(&[(OTHER, "old")]),
+        },
+        Scenario {
+            name: "create the first pair",
+            before: |_| {},
+            operation: &["pair", "key", "ec-p256"],
+            old: state(&[]),
+            new: one(Content::AnyPair),
+        },
+        Scenario {
+            name: "create a pair over an empty file",
+            before: |dir| put(dir, &[(KEY, "")]),
+            operation: &["pair", "key", "*"],
+            old: state(&[(KEY, "")]),
+            new: one(Content::AnyPair),
+        },
+        Scenario {
+            name: "create a pair where there is one",
+            before: |dir| put(dir, &[(KEY, PAIR)]),
+            operation: &["pair", "key", "rsa-2048"],
+            old: state(&[(KEY, PAIR)]),
+            new: state(&[(KEY, PAIR)]),
+        },
+        Scenario {
+            name: "delete a pair",
+            before: with_pairs,
+            operation: &["delete-pair", "key"],
+            old: pairs.clone(),
+            new: state(&[(OTHER, OTHER_PAIR)]),
+        },
+        Scenario {
+            name: "move a pair",
+            before: |dir| put(dir, &[(KEY, PAIR)]),
+            operation: &["move", "key", "other"],
+            old: state(&[(KEY, PAIR)]),
+            new: state(&[(OTHER, PAIR)]),
+        },
+        Scenario {
+            name: "move a pair over another",
+            before: with_pairs,
+            operation: &["move", "key", "other"],
+            old: pairs,
+            new: state(&[(OTHER, PAIR)]),
         },
     ]
 }
@@ -187,11 +252,7 @@ fn is(found: &BTreeMap<String, Vec<u8>>, state: &State) -> bool {
     found.len() == state.len()
         && state
             .iter()
-            .all(|(name, wanted)| match (found.get(*name), wanted) {
-                (Some(content), Some(wanted)) => content == wanted,
-                (Some(content), None) => content.len() == 32,
-                (None, _) => false,
-            })
+            .all(|(name, wanted)| found.get(*name).is_some_and(|content| wanted.is(content)))
 }
 
 fn without_temporaries(found: &BTreeMap<String, Vec<u8>>) -> BTreeMap<String, Vec<u8>> {
@@ -271,14 +332,13 @@ fn crash_everywhere(mode: &str) {
             assert!(is(&files(&dir), &scenario.new), "{}", scenario.name);
         }
         assert!(completed, "{} never completed", scenario.name);
-        let writes = matches!(scenario.operation[0], "import")
-            || scenario.name != "create where there is one";
+        let writes = !scenario.name.ends_with("where there is one");
         assert!(
             !writes || crashes >= 3,
             "{}: only {crashes} points to crash at",
             scenario.name
         );
-        if matches!(scenario.operation[0], "import") {
+        if matches!(scenario.operation[0], "import" | "pair") && writes {
             assert!(
                 leftovers > 0,
                 "{}: no crash left a temporary file, so nothing was shown",

@@ -384,6 +384,20 @@ impl Daemon {
             .count()
     }
 
+    /// How many key files it holds open, which is how many keys of files it has in memory.
+    ///
+    /// # Panics
+    /// When it is gone.
+    #[must_use]
+    pub fn key_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid()))
+            .expect("the process runs")
+            .flatten()
+            .filter_map(|entry| std::fs::read_link(entry.path()).ok())
+            .filter(|file| file.extension().is_some_and(|extension| extension == "key"))
+            .count()
+    }
+
     /// The number of its descriptors once it has nothing to do; connections that have just been closed are gone then.
     ///
     /// # Panics

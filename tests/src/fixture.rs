@@ -3,6 +3,10 @@
 
 use base64ct::{Base64, Encoding as _};
 use hmac::{Hmac, KeyInit as _, Mac as _};
+use openssl::bn::{BigNum, BigNumContext};
+use openssl::ec::{EcGroup, EcKey, EcPoint};
+use openssl::nid::Nid;
+use openssl::pkey::{PKey, Private};
 use serde_json::{Value, json};
 use sha2::Sha256;
 
@@ -44,8 +48,29 @@ pub fn install(root: &Root) {
     write_key(root, HANDLE_KEY, &counting(0));
     write_key(root, "imp", b"test-symmetric-key");
     write_key(root, "aead", &counting(0x20));
+    write_key(root, "kp", &pair().private_key_to_pem_pkcs8().expect("PEM"));
     root.keyd_config(PRINCIPAL);
 }
+
+/// The key pair `kp`, which RFC 6979 publishes in A.2.5.
+///
+/// # Panics
+/// Never.
+#[must_use]
+pub fn pair() -> PKey<Private> {
+    let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).expect("P-256");
+    let scalar = BigNum::from_hex_str(PAIR_SCALAR).expect("a number");
+    let mut context = BigNumContext::new().expect("memory");
+    let mut point = EcPoint::new(&group).expect("memory");
+    point
+        .mul_generator2(&group, &scalar, &mut context)
+        .expect("a point of the curve");
+    let key = EcKey::from_private_components(&group, &scalar, &point).expect("a key pair");
+    PKey::from_ec_key(key).expect("a key pair")
+}
+
+/// The private number of [`pair`].
+const PAIR_SCALAR: &str = "C9AFA9D845BA75166B5C215767B1D6934E50C3DB36E89B127B8A622B120F6721";
 
 /// Writes the file of a key.
 ///

@@ -1,6 +1,7 @@
 //! Support for integration tests: throw-away device roots, the real daemons, a byte-exact HTTP client, C programs made on the
 //! spot, the documents that describe the interfaces, and the simulated cloud.
 
+pub mod back_end;
 pub mod binaries;
 pub mod client;
 pub mod daemon;
@@ -9,4 +10,8 @@ pub mod openapi;
 pub mod pki;
 pub mod root;
 pub mod simulator;
+pub mod soak;
+pub mod softhsm;
+pub mod token;
+pub mod tpm;
 pub mod users;

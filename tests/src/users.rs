@@ -30,12 +30,12 @@ pub fn effective() -> u32 {
 }
 
 /// What the Keys Service's configuration needs for the user the tests run as: nothing for root, who may use every key; a
-/// principal for anyone else.
+/// principal for anyone else, which has to spell out the key that signs handles.
 #[must_use]
 pub fn principal() -> String {
     match effective() {
         0 => String::new(),
-        uid => format!("[[principal]]\nuid = {uid}\nkeys = [\"*\"]\n"),
+        uid => format!("[[principal]]\nuid = {uid}\nkeys = [\"*\", \"handle-validation-key\"]\n"),
     }
 }
 

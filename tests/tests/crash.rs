@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use aziot_tests::back_end::ecdsa_body;
 use aziot_tests::binaries;
 use aziot_tests::client::{Client, request};
 use aziot_tests::daemon::{Daemon, Launch};
@@ -225,6 +226,113 @@ fn the_first_start_leaves_a_usable_handle_key() {
         |keyd, context| {
             let handle = keyd.create("first");
             assert_eq!(keyd.sign(&handle, b"message").status, 200, "{context}");
+        },
+    );
+}
+
+/// A root with the key pair `pair`, its handle, and what is to be seen of it.
+fn prepared_pair() -> (Root, String, String) {
+    let keyd = Keyd::empty("");
+    let body = json!({ "keyId": "pair", "preferredAlgorithms": "ec-p256" });
+    let handle = keyd.post("/keypair", &body).member("keyHandle");
+    let point = point_of(&keyd, &handle).unwrap();
+    let Keyd { daemon, root } = keyd;
+    daemon.stop();
+    (root, handle, point)
+}
+
+/// The point of a pair that can sign; nothing for one that is not there. A pair that is there and cannot be used is a failure.
+fn point_of(keyd: &Keyd, handle: &str) -> Option<String> {
+    let response = keyd.post("/parameters/ec-point", &json!({ "keyHandle": handle }));
+    if response.status == 400 {
+        return None;
+    }
+    let sign = keyd.post("/sign", &ecdsa_body(handle, &[7; 32]));
+    assert_eq!((response.status, sign.status), (200, 200), "{response}");
+    Some(response.member("value"))
+}
+
+/// The point of a pair by its id.
+fn point_of_id(keyd: &Keyd, id: &str) -> Option<String> {
+    let response = keyd.get(&format!("/keypair/{id}"));
+    if response.status == 400 {
+        return None;
+    }
+    assert_eq!(response.status, 200, "{id}: {response}");
+    point_of(keyd, &response.member("keyHandle"))
+}
+
+#[test]
+fn a_created_pair_is_whole_or_absent() {
+    let (root, _, before) = prepared_pair();
+    let body = json!({ "keyId": "fresh", "preferredAlgorithms": "ec-p256" });
+    at_every_step(
+        &root,
+        |daemon| answered(daemon, "POST", "/keypair", &body),
+        |keyd, context| {
+            let found = point_of_id(keyd, "fresh");
+            let handle = keyd.post("/keypair", &body).member("keyHandle");
+            let point = point_of(keyd, &handle);
+            assert!(point.is_some(), "{context}");
+            if found.is_some() {
+                assert_eq!(found, point, "{context}: it is kept");
+            }
+            assert_eq!(
+                point_of_id(keyd, "pair").as_ref(),
+                Some(&before),
+                "{context}"
+            );
+        },
+    );
+}
+
+#[test]
+fn a_moved_pair_is_in_one_of_two_places() {
+    let (root, _, before) = prepared_pair();
+    // Once to a free id, once over another pair.
+    for occupied in [false, true] {
+        let mut other = None;
+        let prepared = Root::with_keyd("");
+        copy_tree(&root.join("var"), &prepared.join("var"));
+        let prepared = if occupied {
+            let keyd = Keyd::on(prepared);
+            let body = json!({ "keyId": "target", "preferredAlgorithms": "ec-p256" });
+            let handle = keyd.post("/keypair", &body).member("keyHandle");
+            other = point_of(&keyd, &handle);
+            keyd.daemon.stop();
+            keyd.root
+        } else {
+            prepared
+        };
+        let body = json!({ "from": "pair" });
+        at_every_step(
+            &prepared,
+            |daemon| answered(daemon, "POST", "/keypair/target", &body),
+            |keyd, context| {
+                let (from, to) = (point_of_id(keyd, "pair"), point_of_id(keyd, "target"));
+                let moved = from.is_none() && to.as_ref() == Some(&before);
+                let not_moved = from.as_ref() == Some(&before) && to == other;
+                assert!(moved || not_moved, "{context}: {from:?}, {to:?}");
+            },
+        );
+    }
+}
+
+#[test]
+fn a_deleted_pair_is_whole_or_gone() {
+    let (root, handle, before) = prepared_pair();
+    let body = json!({ "keyHandle": handle });
+    at_every_step(
+        &root,
+        |daemon| answered(daemon, "DELETE", "/keypair", &body),
+        |keyd, context| {
+            let found = point_of_id(keyd, "pair");
+            assert!(
+                found.is_none() || found.as_ref() == Some(&before),
+                "{context}: {found:?}"
+            );
+            assert_eq!(keyd.delete("/keypair", &handle).status, 204, "{context}");
+            assert_eq!(point_of_id(keyd, "pair"), None, "{context}");
         },
     );
 }

@@ -179,16 +179,14 @@ fn every_status_of_every_operation() {
     stalled_bodies(&document, &mut coverage);
     damaged_keys(&document, &mut coverage);
     too_much_at_once(&document, &mut coverage);
-    let excused = if strangers(&document, &mut coverage) {
-        &[][..]
-    } else {
-        &[401]
-    };
-    assert_eq!(
-        coverage.missing(&document, excused),
-        Vec::<String>::new(),
-        "documented, but not seen"
-    );
+    let refused = strangers(&document, &mut coverage);
+    let mut missing = coverage.missing(&document);
+    // Needs a report of the key library to fail, which ours does for want of memory only.
+    missing.retain(|promise| promise != "status 500");
+    if !refused {
+        missing.retain(|promise| !promise.ends_with(" 401"));
+    }
+    assert_eq!(missing, Vec::<String>::new(), "documented, but not seen");
 }
 
 /// Every operation under every version that has it.
@@ -424,7 +422,7 @@ fn damaged_keys(document: &Document, coverage: &mut Coverage) {
     std::fs::create_dir_all(root.key_file("blocked").join("x")).unwrap();
     let keyd = Keyd::on(root);
     for operation in document.operations() {
-        if !operation.responses.contains_key(&500) {
+        if operation.id == "status" {
             continue;
         }
         let parameter = match operation.id.as_str() {

@@ -370,8 +370,10 @@ fn paths<R>(api: &'static Api<R>) -> impl Iterator<Item = (String, &'static Rout
 
 #[test]
 fn ht_14_ks_02_versions_of_the_keys_service() {
-    for version in ["2020-09-01", "2021-05-01"] {
-        for (path, route) in paths(&keys::API) {
+    for version in ["2020-09-01", "2021-05-01", keys::status::STATUS_VERSION] {
+        let status = |route: &Route<keys::Op>| route.id == keys::Op::Status;
+        let in_version = |route| !status(route) || version == keys::status::STATUS_VERSION;
+        for (path, route) in paths(&keys::API).filter(|(_, route)| in_version(route)) {
             for method in route.methods {
                 let text = head(
                     &format!("{} {path}?api-version={version}", method.name()),
@@ -384,6 +386,13 @@ fn ht_14_ks_02_versions_of_the_keys_service() {
                 assert!(matched.body_rule().is_ok());
             }
         }
+    }
+    for version in ["2020-09-01", "2021-05-01"] {
+        let text = head(&format!("GET /status?api-version={version}"), "");
+        assert_eq!(
+            keys::API.route(&parse(&text).unwrap(), &mut []),
+            Err(Error::NotFound)
+        );
     }
     for version in ["2020-09-01-preview", "2021-12-01", "2022-08-01"] {
         let text = head(&format!("GET /key/x?api-version={version}"), "");

@@ -11,7 +11,7 @@ mod url;
 pub use connector::{Connector, ConnectorError, ConnectorReason, descriptor_by_name};
 pub use file::{FileUri, FileUriError, file_path};
 pub use location::{Location, LocationError};
-pub use pkcs11::{Pkcs11, Pkcs11Error, Slot};
+pub use pkcs11::{Demands, Pkcs11, Pkcs11Error, Slot};
 pub use url::{Authority, Url, UrlError};
 
 use crate::output::{BufferFull, Output};

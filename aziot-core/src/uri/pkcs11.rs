@@ -15,6 +15,22 @@ pub struct Pkcs11<'a> {
     pub object: Option<&'a str>,
     /// The user PIN. Never log it.
     pub pin: Option<&'a str>,
+    /// The file that holds the PIN, as written: a `file:` URI or a path. Counts only where there is no `pin`.
+    pub pin_source: Option<&'a str>,
+    /// What else is demanded of the token.
+    pub demands: Demands<'a>,
+}
+
+/// What a token has to say of itself to be the one that is meant, for tokens whose labels are equal. What is not given
+/// is not compared.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Demands<'a> {
+    /// `manufacturerID` of `CK_TOKEN_INFO`.
+    pub manufacturer: Option<&'a str>,
+    /// `model`.
+    pub model: Option<&'a str>,
+    /// `serialNumber`.
+    pub serial: Option<&'a str>,
 }
 
 /// How a token is found.
@@ -32,6 +48,8 @@ impl fmt::Debug for Pkcs11<'_> {
             .field("slot", &self.slot)
             .field("object", &self.object)
             .field("pin", &self.pin.map(|_| "******"))
+            .field("pin_source", &self.pin_source)
+            .field("demands", &self.demands)
             .finish()
     }
 }
@@ -39,9 +57,10 @@ impl fmt::Debug for Pkcs11<'_> {
 impl<'o> Pkcs11<'o> {
     /// Reads a URI; its decoded values are written to `out`, which never needs more bytes than `uri` has.
     ///
-    /// Recognised are the path attributes `object`, `slot-id` and `token` and the query attribute `pin-value`; all others
-    /// are ignored unchecked. Names and values are percent-decoded (`+` is itself). Of a repeated attribute the last counts;
-    /// `slot-id` wins over `token`, and one of the two must be there.
+    /// Recognised are the path attributes `object`, `slot-id`, `token`, `serial`, `manufacturer` and `model` and the query
+    /// attributes `pin-value` and `pin-source`; all others are ignored unchecked, see [`ignored`](Self::ignored). Names and
+    /// values are percent-decoded (`+` is itself). Of a repeated attribute the last counts; `slot-id` wins over `token`,
+    /// `pin-value` over `pin-source`, and one of the first two must be there.
     ///
     /// # Errors
     /// See [`Pkcs11Error`].
@@ -49,37 +68,79 @@ impl<'o> Pkcs11<'o> {
         let rest = uri.strip_prefix("pkcs11:").ok_or(Pkcs11Error::NotPkcs11)?;
         let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
         let mut values = Values { free: out };
-        let (mut id, mut label, mut object, mut pin) = (None, None, None, None);
+        let (mut id, mut label, mut object) = (None, None, None);
+        let mut demands = Demands::default();
         for (name, value) in attributes(path, ';') {
-            if is(name, "object") {
-                object = Some(values.decode(value, "object")?);
-            } else if is(name, "slot-id") {
-                let number = values.decode(value, "slot-id")?;
-                id = Some(
-                    number
-                        .parse::<c_ulong>()
-                        .map_err(|_| Pkcs11Error::SlotId { value })?,
-                );
-            } else if is(name, "token") {
-                label = Some(values.decode(value, "token")?);
+            match known(name, &PATH) {
+                Some("object") => object = Some(values.decode(value, "object")?),
+                Some("slot-id") => {
+                    let number = values.decode(value, "slot-id")?;
+                    id = Some(
+                        number
+                            .parse::<c_ulong>()
+                            .map_err(|_| Pkcs11Error::SlotId { value })?,
+                    );
+                }
+                Some("token") => label = Some(values.decode(value, "token")?),
+                Some("manufacturer") => {
+                    demands.manufacturer = Some(values.decode(value, "manufacturer")?);
+                }
+                Some("model") => demands.model = Some(values.decode(value, "model")?),
+                Some("serial") => demands.serial = Some(values.decode(value, "serial")?),
+                _ => {}
             }
         }
+        let (mut pin, mut pin_source) = (None, None);
         for (name, value) in attributes(query, '&') {
-            if is(name, "pin-value") {
-                pin = Some(values.decode(value, "pin-value")?);
+            match known(name, &QUERY) {
+                Some("pin-value") => pin = Some(values.decode(value, "pin-value")?),
+                Some("pin-source") => pin_source = Some(values.decode(value, "pin-source")?),
+                _ => {}
             }
         }
         let slot = id
             .map(Slot::Id)
             .or(label.map(Slot::Label))
             .ok_or(Pkcs11Error::NoSlot)?;
-        Ok(Self { slot, object, pin })
+        Ok(Self {
+            slot,
+            object,
+            pin,
+            pin_source,
+            demands,
+        })
+    }
+
+    /// The names of the attributes of a URI that [`parse`](Self::parse) does not look at, as written; for a warning. A
+    /// known attribute in the wrong half of the URI is one of them. Values are not shown: a misplaced one may be a PIN.
+    pub fn ignored(uri: &str) -> impl Iterator<Item = &str> {
+        let rest = uri.strip_prefix("pkcs11:").unwrap_or_default();
+        let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let path = attributes(path, ';').filter(|(name, _)| known(name, &PATH).is_none());
+        let query = attributes(query, '&').filter(|(name, _)| known(name, &QUERY).is_none());
+        path.chain(query)
+            .map(|(name, _)| name)
+            .filter(|name| !name.is_empty())
     }
 }
 
+/// Attributes before the question mark.
+const PATH: [&str; 6] = [
+    "manufacturer",
+    "model",
+    "object",
+    "serial",
+    "slot-id",
+    "token",
+];
+
+/// Attributes after it.
+const QUERY: [&str; 2] = ["pin-source", "pin-value"];
+
 impl Pkcs11<'_> {
-    /// Writes the URI in its canonical form: `token` or `slot-id`, then `object`, then `pin-value`; every byte of a value
-    /// that is not an ASCII letter or digit is percent-encoded. The text holds the PIN.
+    /// Writes the URI in the canonical form of release 1.6.0: `token` or `slot-id`, then `object`, then `pin-value`; every
+    /// byte of a value that is not an ASCII letter or digit is percent-encoded. The text holds the PIN. What release 1.6.0
+    /// does not know (`serial`, `manufacturer`, `model`, `pin-source`) is left out.
     ///
     /// # Errors
     /// `out` is too small.
@@ -111,8 +172,12 @@ fn attributes(text: &str, separator: char) -> impl Iterator<Item = (&str, &str)>
         .map(|attribute| attribute.split_once('=').unwrap_or((attribute, "")))
 }
 
-fn is(encoded: &str, name: &str) -> bool {
-    percent::decode(encoded, Plus::Plus).eq(name.bytes())
+/// The one of `names` that an encoded name stands for.
+fn known(encoded: &str, names: &[&'static str]) -> Option<&'static str> {
+    names
+        .iter()
+        .find(|name| percent::decode(encoded, Plus::Plus).eq(name.bytes()))
+        .copied()
 }
 
 /// Hands out pieces of a buffer, each holding one decoded value.
@@ -297,6 +362,44 @@ mod tests {
     }
 
     #[test]
+    fn tokens_that_share_a_label_are_told_apart() {
+        let uri = "pkcs11:token=a;serial=00%31;manufacturer=M&M;model=v2?pin-source=file:/etc/p%20in&pin-value=1";
+        let mut out = vec![0; uri.len()];
+        let parsed = Pkcs11::parse(uri, &mut out).unwrap();
+        assert_eq!(
+            parsed.demands,
+            Demands {
+                manufacturer: Some("M&M"),
+                model: Some("v2"),
+                serial: Some("001"),
+            }
+        );
+        assert_eq!(parsed.pin_source, Some("file:/etc/p in"));
+        assert_eq!(parsed.pin, Some("1"));
+        assert_eq!(
+            Pkcs11::parse("pkcs11:token=a;serial=%ff", &mut [0; 32]),
+            Err(Pkcs11Error::NotUtf8 {
+                attribute: "serial"
+            })
+        );
+    }
+
+    #[test]
+    fn attributes_without_meaning_are_named() {
+        for (uri, expected) in [
+            ("pkcs11:token=a?pin-value=1", &[][..]),
+            ("pkcs11:", &[]),
+            (
+                "pkcs11:token=a;type=private;pin-value=1;id=%01?module-path=/x&serial=1",
+                &["type", "pin-value", "id", "module-path", "serial"],
+            ),
+            ("pkcs11:t%6fken=a;x", &["x"]),
+        ] {
+            assert_eq!(Pkcs11::ignored(uri).collect::<Vec<_>>(), expected, "{uri}");
+        }
+    }
+
+    #[test]
     fn the_pin_is_not_printed() {
         let mut out = [0; 64];
         let parsed = Pkcs11::parse("pkcs11:slot-id=0?pin-value=4711", &mut out).unwrap();
@@ -307,7 +410,13 @@ mod tests {
     proptest! {
         #[test]
         fn written_is_read_back(token in any::<String>(), object in any::<Option<String>>(), pin in any::<Option<String>>()) {
-            let key = Pkcs11 { slot: Slot::Label(&token), object: object.as_deref(), pin: pin.as_deref() };
+            let key = Pkcs11 {
+                slot: Slot::Label(&token),
+                object: object.as_deref(),
+                pin: pin.as_deref(),
+                pin_source: None,
+                demands: Demands::default(),
+            };
             let mut written = vec![0; 64 + 3 * (token.len() + object.as_deref().unwrap_or_default().len() + pin.as_deref().unwrap_or_default().len())];
             let uri = key.write(&mut written).unwrap();
             let mut out = vec![0; uri.len()];

@@ -7,51 +7,96 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::file::{Contents, Identity};
-use crate::software::HmacSha256;
+use super::key::SymmetricKey;
+use crate::file::Identity;
+use crate::openssl;
 
 /// Independently locked parts, so that threads seldom meet. A lock is held for a search among [`KEYS_PER_SHARD`] ids.
 const SHARDS: usize = 8;
 
-/// Keys in one shard; the least recently used one makes room. 128 keys in all take less than 64 KiB.
+/// Keys in one shard; the least recently used one makes room. 128 symmetric keys take less than 64 KiB, as many key
+/// pairs some 256 KiB.
 const KEYS_PER_SHARD: usize = 16;
 
+/// How long what was asked elsewhere counts, in milliseconds: where a path leads, and that a token which has
+/// precedence does not have the key.
+const ASK_AGAIN: u64 = 1000;
+
+/// What a file was parsed to.
+#[derive(Clone)]
+pub(super) enum Parsed {
+    Symmetric(Arc<SymmetricKey>),
+    Pair(Arc<openssl::KeyPair>),
+}
+
 /// A parsed key and what it was parsed from.
-#[derive(Debug)]
 pub(super) struct Entry {
     pub(super) id: Box<str>,
     pub(super) path: PathBuf,
+    pub(super) parsed: Parsed,
     identity: Identity,
-    /// Whether the file was old enough when it was read that any later change shows in its identity. If not, the key
-    /// serves the call that read it, and the next call reads again.
-    pub(super) settled: bool,
     /// The file, held open to look at its state without following the path again.
     file: File,
     /// When the path was last followed, in milliseconds after the cache was made.
     followed: AtomicU64,
-    pub(super) key: HmacSha256,
+    /// When the token that has precedence last had no such key; `None` if there is no such token.
+    asked: Option<AtomicU64>,
+}
+
+/// Whether an entry can be used.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum State {
+    /// It can.
+    Current,
+    /// If the token still has no such key.
+    AskToken,
+    /// The file has to be read again.
+    Outdated,
 }
 
 impl Entry {
-    /// Whether the file is still the one, in the state, that the key was parsed from.
+    /// Whether the key can be used as it is.
     ///
     /// The open file tells at once when it is written, replaced or removed. That its path leads elsewhere, because a
-    /// directory or a symbolic link on the way was exchanged, is noticed within [`FOLLOW_AGAIN`].
-    pub(super) fn is_current(&self, cache: &Cache) -> bool {
+    /// directory or a symbolic link on the way was exchanged, and that somebody else has put a key into the token, is
+    /// noticed within [`ASK_AGAIN`].
+    pub(super) fn state(&self, cache: &Cache) -> State {
         let now = cache.now();
         let followed = self.followed.load(Ordering::Relaxed);
-        let identity = if now.saturating_sub(followed) < FOLLOW_AGAIN {
+        let identity = if now.saturating_sub(followed) < ASK_AGAIN {
             Identity::of_open(&self.file)
         } else {
             self.followed.store(now, Ordering::Relaxed);
             Identity::at(&self.path)
         };
-        identity.is_ok_and(|identity| identity == self.identity)
+        if !identity.is_ok_and(|identity| identity == self.identity) {
+            return State::Outdated;
+        }
+        match &self.asked {
+            Some(asked) if now.saturating_sub(asked.load(Ordering::Relaxed)) >= ASK_AGAIN => {
+                State::AskToken
+            }
+            _ => State::Current,
+        }
+    }
+
+    /// Takes note that the token had no such key at a time told by [`Cache::now`].
+    pub(super) fn token_asked(&self, now: u64) {
+        if let Some(asked) = &self.asked {
+            asked.fetch_max(now, Ordering::Relaxed);
+        }
     }
 }
 
-/// How long a path is taken to lead to the same file, in milliseconds.
-const FOLLOW_AGAIN: u64 = 1000;
+/// What a new entry is made of.
+pub(super) struct Source<'a> {
+    pub(super) id: &'a str,
+    pub(super) path: &'a Path,
+    pub(super) identity: Identity,
+    pub(super) file: File,
+    /// See [`Entry::token_asked`].
+    pub(super) asked: Option<u64>,
+}
 
 /// The most recently used keys, by id.
 pub(super) struct Cache {
@@ -77,26 +122,20 @@ struct Shard {
 
 impl Cache {
     /// An entry for a key that has just been read from its file.
-    pub(super) fn entry(
-        &self,
-        id: &str,
-        path: &Path,
-        contents: Contents,
-        settled: bool,
-    ) -> Arc<Entry> {
+    pub(super) fn entry(&self, source: Source<'_>, parsed: Parsed) -> Arc<Entry> {
         Arc::new(Entry {
-            id: id.into(),
-            path: path.to_owned(),
-            identity: contents.identity,
-            settled,
-            file: contents.file,
+            id: source.id.into(),
+            path: source.path.to_owned(),
+            parsed,
+            identity: source.identity,
+            file: source.file,
             followed: AtomicU64::new(self.now()),
-            key: HmacSha256::new(&contents.bytes),
+            asked: source.asked.map(AtomicU64::new),
         })
     }
 
     /// Milliseconds since the cache was made.
-    fn now(&self) -> u64 {
+    pub(super) fn now(&self) -> u64 {
         u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 

@@ -21,14 +21,14 @@ use zeroize::Zeroizing;
 use self::grants::{Caller, Grants};
 use self::library::{CallError, Library, Mode, Place, Report};
 use self::operation::{Answer, Call, Failure, Work};
-use self::status::About;
+use self::status::{About, Told, Waiting};
 use self::task::{Task, job, lane};
 use crate::config_files::ConfigFiles;
 use crate::lanes::Lane;
 use crate::outcome::Fatal;
 use crate::paths::{Root, Service as Which};
 use crate::server::{self, Setup};
-use crate::service::{Context, Handled, Reply, Request, RequestId, Service};
+use crate::service::{Alarm, Context, Handled, Reply, Request, RequestId, Service};
 use crate::timing::Timing;
 use crate::wipe::wipe;
 
@@ -71,6 +71,7 @@ pub struct Keyd {
     files: ConfigFiles,
     root: Root,
     about: About,
+    reports: Waiting,
     /// Request bodies are decoded in place, so the attempt in the loop works on a copy.
     copy: Vec<u8>,
     work: Work,
@@ -107,6 +108,7 @@ impl Keyd {
             files,
             root,
             about,
+            reports: Waiting::default(),
             copy: Vec::new(),
             work: Work::default(),
             readings: 0,
@@ -167,23 +169,32 @@ impl Keyd {
 
     /// Asks the library about keys and tokens for a caller.
     fn report(
-        &self,
+        &mut self,
         id: RequestId,
         caller: Caller,
         reply: Reply<'_>,
         cx: &mut Context<'_, Self>,
     ) -> Handled {
         if !self.about.extended {
-            return status::respond(reply, &self.about, None);
+            return status::respond(reply, &self.about, Told::Nothing);
+        }
+        if let Some(asked) = self.reports.overdue() {
+            return status::respond(reply, &self.about, Told::NotYet(asked));
         }
         let library = Arc::clone(&self.library);
         let job = move || Event::Reported(id, library.report(&|id| caller.sees(id)));
-        match cx.run(Lane::Report, job) {
-            Ok(()) => Handled::Later,
-            Err(_) => reply.error(500, &BUSY),
+        if cx.run(Lane::Report, job).is_err() {
+            return reply.error(500, &BUSY);
         }
+        if self.reports.begin(id, server::wall_clock()) {
+            cx.set_alarm(REPORT, cx.timing().report);
+        }
+        Handled::Later
     }
 }
+
+/// The key library has not told in time.
+const REPORT: Alarm = Alarm(1);
 
 const BUSY: &str = "too many operations are waiting for the key library";
 
@@ -260,9 +271,14 @@ impl Service for Keyd {
                 }
             }
             Event::Reported(id, result) => {
+                if self.reports.told(id, server::wall_clock()) {
+                    cx.set_alarm(REPORT, cx.timing().report);
+                } else {
+                    cx.clear_alarm(REPORT);
+                }
                 let Some(reply) = cx.reply(id) else { return };
                 let _ = match result {
-                    Ok(report) => status::respond(reply, &self.about, Some(&report)),
+                    Ok(report) => status::respond(reply, &self.about, Told::All(&report)),
                     Err(error) => {
                         let what = "could not ask the key library about its keys";
                         reply.error(500, &format!("{what}\n{what}: {error}"))
@@ -278,6 +294,18 @@ impl Service for Keyd {
                 );
             }
             Event::Swept => {}
+        }
+    }
+
+    fn alarm(&mut self, alarm: Alarm, cx: &mut Context<'_, Self>) {
+        if alarm != REPORT {
+            return;
+        }
+        for id in self.reports.give_up() {
+            let asked = self.reports.overdue().unwrap_or_default();
+            if let Some(reply) = cx.reply(id) {
+                let _ = status::respond(reply, &self.about, Told::NotYet(asked));
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use aziot_core::time::UnixTime;
 use super::library::Report;
 use super::library::report::{Key, Token};
 use crate::outcome::VERSION;
-use crate::service::{Handled, Reply};
+use crate::service::{Handled, Reply, RequestId};
 
 /// What of the status does not come from a report.
 #[derive(Clone, Copy, Debug)]
@@ -21,9 +21,24 @@ pub struct About {
     pub extended: bool,
 }
 
-/// Answers with the status. Without a report, the library cannot tell.
-pub fn respond(reply: Reply<'_>, about: &About, report: Option<&Report>) -> Handled {
-    let condition = Condition::of(about.started, report.map_or(&[], |report| &report.tokens));
+/// What the library has told about its keys and tokens.
+#[derive(Clone, Copy, Debug)]
+pub enum Told<'r> {
+    /// This.
+    All(&'r Report),
+    /// Nothing: it cannot.
+    Nothing,
+    /// Nothing yet, and it was asked at this time: one of its tokens does not answer.
+    NotYet(UnixTime),
+}
+
+/// Answers with the status.
+pub fn respond(reply: Reply<'_>, about: &About, told: Told<'_>) -> Handled {
+    let report = match told {
+        Told::All(report) => Some(report),
+        Told::Nothing | Told::NotYet(_) => None,
+    };
+    let condition = Condition::of(about.started, told);
     let since = condition.since.rfc3339().to_string();
     let next_attempt = condition.next_attempt.map(rfc3339);
     let version = format!("0x{:08x}", about.version);
@@ -46,6 +61,48 @@ pub fn respond(reply: Reply<'_>, about: &About, report: Option<&Report>) -> Hand
         tokens: report.map(|report| List(report.tokens.iter().zip(&times).map(token))),
         more: report.map_or(0, |report| report.more),
     })
+}
+
+/// Requests for the status that wait for a report. A token that does not answer must not make the status wait for it:
+/// that it does not answer is the status.
+#[derive(Debug, Default)]
+pub struct Waiting {
+    requests: Vec<RequestId>,
+    /// Since when the first of them has been waiting.
+    since: UnixTime,
+    /// The library has not told in time, and still has not.
+    overdue: bool,
+}
+
+impl Waiting {
+    /// Since when the library has owed a report for too long.
+    pub fn overdue(&self) -> Option<UnixTime> {
+        self.overdue.then_some(self.since)
+    }
+
+    /// Notes a request at the time `now`. True if it is the only one, and the time of the library begins.
+    pub fn begin(&mut self, id: RequestId, now: UnixTime) -> bool {
+        let first = self.requests.is_empty();
+        if first {
+            self.since = now;
+        }
+        self.requests.push(id);
+        first
+    }
+
+    /// The library has told. True if there are others, for which its time begins anew.
+    pub fn told(&mut self, id: RequestId, now: UnixTime) -> bool {
+        self.requests.retain(|waiting| *waiting != id);
+        self.overdue = false;
+        self.since = now;
+        !self.requests.is_empty()
+    }
+
+    /// The time of the library is over: all that wait are to be answered without it.
+    pub fn give_up(&mut self) -> Vec<RequestId> {
+        self.overdue = !self.requests.is_empty();
+        std::mem::take(&mut self.requests)
+    }
 }
 
 fn key(key: &Key) -> KeyStatus<'_> {
@@ -89,7 +146,20 @@ struct Condition {
 }
 
 impl Condition {
-    fn of(started: UnixTime, tokens: &[Token]) -> Self {
+    fn of(started: UnixTime, told: Told<'_>) -> Self {
+        let tokens: &[Token] = match told {
+            Told::All(report) => &report.tokens,
+            Told::Nothing => &[],
+            Told::NotYet(asked) => {
+                let reason = "the key library does not tell about its keys and tokens: a token does not answer";
+                return Self {
+                    state: State::Degraded,
+                    since: asked,
+                    reason: Some(reason.to_owned()),
+                    next_attempt: None,
+                };
+            }
+        };
         let failing = || {
             tokens
                 .iter()
@@ -138,6 +208,44 @@ mod tests {
         }
     }
 
+    fn of(started: UnixTime, tokens: &[Token]) -> Condition {
+        let report = Report {
+            tokens: tokens.to_vec(),
+            ..Report::default()
+        };
+        Condition::of(started, Told::All(&report))
+    }
+
+    fn id(number: u64) -> RequestId {
+        RequestId {
+            index: 0,
+            generation: 0,
+            number,
+        }
+    }
+
+    #[test]
+    fn a_library_that_does_not_tell_is_not_asked_again_and_again() {
+        let at = |seconds| UnixTime::from_secs(seconds).unwrap();
+        let mut waiting = Waiting::default();
+        assert!(waiting.begin(id(1), at(10)));
+        assert!(!waiting.begin(id(2), at(11)));
+        assert!(waiting.told(id(1), at(12)), "the second waits");
+        assert_eq!(waiting.overdue(), None);
+        assert_eq!(waiting.give_up(), [id(2)]);
+        assert_eq!(waiting.overdue(), Some(at(12)));
+        assert_eq!(
+            Condition::of(at(1), Told::NotYet(at(12))).since,
+            at(12),
+            "since the library owes a report"
+        );
+        assert!(!waiting.told(id(2), at(20)));
+        assert_eq!(waiting.overdue(), None);
+        // An alarm that comes too late finds nobody.
+        assert_eq!(waiting.give_up(), []);
+        assert_eq!(waiting.overdue(), None);
+    }
+
     #[test]
     fn all_is_well_unless_a_token_fails() {
         let started = UnixTime::from_secs(100).unwrap();
@@ -147,12 +255,13 @@ mod tests {
             reason: None,
             next_attempt: None,
         };
-        assert_eq!(Condition::of(started, &[]), well);
+        assert_eq!(Condition::of(started, Told::Nothing), well);
+        assert_eq!(of(started, &[]), well);
         let tokens = [
             token("a", TokenState::Unused, 0, 0),
             token("b", TokenState::Working, 120, 0),
         ];
-        assert_eq!(Condition::of(started, &tokens), well);
+        assert_eq!(of(started, &tokens), well);
     }
 
     #[test]
@@ -164,7 +273,7 @@ mod tests {
             token("c", TokenState::Failing, 120, 0),
         ];
         assert_eq!(
-            Condition::of(started, &tokens),
+            of(started, &tokens),
             Condition {
                 state: State::Degraded,
                 since: UnixTime::from_secs(120).unwrap(),
@@ -172,7 +281,7 @@ mod tests {
                 next_attempt: Some(160),
             }
         );
-        let one = Condition::of(started, &tokens[..2]);
+        let one = of(started, &tokens[..2]);
         assert_eq!(one.reason.as_deref(), Some("token b fails: b is gone"));
     }
 }

@@ -4,7 +4,8 @@
  *     driver abi LIBRARY HOME          checks the ABI; prints what is wrong, exits 1 if anything is
  *     driver run LIBRARY HOME OP...    does the operations in order; exits 10 + the first result that is not 0
  *
- * Operations: create ID, import ID TEXT, load ID, delete ID, move FROM TO, preload ID URI.
+ * Operations: create ID, import ID TEXT, load ID, delete ID, pair ID ALGORITHMS, load-pair ID, delete-pair ID,
+ * move FROM TO, hmac ID TEXT, ecdsa ID TEXT, encrypt ID TEXT, decrypt ID TEXT, preload ID URI, set NAME VALUE.
  */
 #include "aziot-keys.h"
 /* Twice, for the include guard. */
@@ -180,6 +181,134 @@ static void check_buffers(const AZIOT_KEYS_FUNCTION_LIST_2_1_0_0 *keys) {
     CHECK_RC(1, keys->derive_key("missing", message, 7, out, NULL));
 }
 
+/* A length that is not known beforehand: what the query answers is a bound, and what counts is the result. */
+static void check_signature_buffer(const AZIOT_KEYS_FUNCTION_LIST_2_1_0_0 *keys) {
+    unsigned char digest[32] = {1}, out[80];
+    uintptr_t len;
+    CHECK_RC(0, keys->create_key_pair_if_not_exists("pair", "ec-p256"));
+    len = 12345;
+    CHECK_RC(0, keys->sign("pair", AZIOT_KEYS_SIGN_MECHANISM_ECDSA, NULL, digest, 32, NULL, &len));
+    CHECK(len == 72);
+    /* Every second signature has 71 bytes, every fourth 72. */
+    int exact = 0;
+    for (int i = 0; i < 400 && !exact; i++) {
+        memset(out, 0xee, sizeof out);
+        len = 71;
+        AZIOT_KEYS_RC rc = keys->sign("pair", AZIOT_KEYS_SIGN_MECHANISM_ECDSA, NULL, digest, 32, out, &len);
+        if (rc == 0) {
+            CHECK(len <= 71 && out[1] == len - 2 && out[71] == 0xee);
+            exact = len == 71;
+        } else {
+            CHECK(rc == 1 && len == 72 && out[0] == 0xee);
+        }
+    }
+    CHECK(exact);
+    len = 7;
+    CHECK_RC(1, keys->sign("pair", AZIOT_KEYS_SIGN_MECHANISM_ECDSA, NULL, digest, 32, out, &len));
+    CHECK(len == 72);
+    CHECK_RC(1, keys->sign("pair", AZIOT_KEYS_SIGN_MECHANISM_ECDSA, NULL, NULL, 0, out, &len));
+    CHECK_RC(1, keys->sign("pair", AZIOT_KEYS_SIGN_MECHANISM_ECDSA, NULL, digest, 32, out, NULL));
+    CHECK_RC(1, keys->sign("missing", AZIOT_KEYS_SIGN_MECHANISM_ECDSA, NULL, digest, 32, NULL, &len));
+}
+
+/* Lengths that are known: exactly as long is enough, one byte less is not, and nothing is written then. */
+static void check_exact(
+    int line, const AZIOT_KEYS_FUNCTION_LIST_2_1_0_0 *keys, int decrypt, const char *id,
+    AZIOT_KEYS_ENCRYPT_MECHANISM mechanism, const void *parameters, const unsigned char *in, uintptr_t in_len,
+    uintptr_t expected) {
+    unsigned char out[600];
+    AZIOT_KEYS_RC (*crypt)(
+        const char *, AZIOT_KEYS_ENCRYPT_MECHANISM, const void *, const unsigned char *, uintptr_t, unsigned char *,
+        uintptr_t *) = decrypt ? keys->decrypt : keys->encrypt;
+    uintptr_t len = 12345;
+    int before = failures;
+    CHECK_RC(0, crypt(id, mechanism, parameters, in, in_len, NULL, &len));
+    CHECK(len == expected);
+    memset(out, 0xee, sizeof out);
+    if (expected > 0) {
+        len = expected - 1;
+        CHECK_RC(1, crypt(id, mechanism, parameters, in, in_len, out, &len));
+        CHECK(len == expected && out[0] == 0xee);
+    }
+    len = expected;
+    CHECK_RC(0, crypt(id, mechanism, parameters, in, in_len, out, &len));
+    CHECK(len == expected && out[expected] == 0xee);
+    len = sizeof out;
+    CHECK_RC(0, crypt(id, mechanism, parameters, in, in_len, out, &len));
+    CHECK(len == expected && out[expected] == 0xee);
+    CHECK_RC(1, crypt(id, mechanism, parameters, NULL, 0, out, &len));
+    CHECK_RC(1, crypt(id, mechanism, parameters, in, in_len, out, NULL));
+    CHECK_RC(1, crypt("missing", mechanism, parameters, in, in_len, NULL, &len));
+    if (failures != before)
+        printf("  in the check from line %d\n", line);
+}
+
+static void check_crypt_buffers(const AZIOT_KEYS_FUNCTION_LIST_2_1_0_0 *keys) {
+    unsigned char message[] = "0123456789", frame[64];
+    AZIOT_KEYS_ENCRYPT_AEAD_PARAMETERS aead = {message, 10, message, 3};
+    AZIOT_KEYS_ENCRYPT_DERIVED_PARAMETERS derived = {message, 10, AZIOT_KEYS_ENCRYPT_MECHANISM_AEAD, &aead};
+    AZIOT_KEYS_ENCRYPT_MECHANISM mechanisms[] = {AZIOT_KEYS_ENCRYPT_MECHANISM_AEAD, AZIOT_KEYS_ENCRYPT_MECHANISM_DERIVED};
+    const void *parameters[] = {&aead, &derived};
+    CHECK_RC(0, keys->create_key_if_not_exists("aes", AZIOT_KEYS_KEY_USAGE_ENCRYPT));
+    for (int i = 0; i < 2; i++) {
+        for (uintptr_t n = 0; n <= 10; n += 5) {
+            uintptr_t len = sizeof frame;
+            check_exact(__LINE__, keys, 0, "aes", mechanisms[i], parameters[i], message, n, n + 17);
+            CHECK_RC(0, keys->encrypt("aes", mechanisms[i], parameters[i], message, n, frame, &len));
+            check_exact(__LINE__, keys, 1, "aes", mechanisms[i], parameters[i], frame, len, n);
+        }
+    }
+    CHECK_RC(0, keys->create_key_pair_if_not_exists("rsa", "rsa-2048"));
+    check_exact(
+        __LINE__, keys, 0, "rsa", AZIOT_KEYS_ENCRYPT_MECHANISM_RSA_PKCS1, NULL, message, 10, 256);
+    unsigned char block[256] = {0, 1};
+    check_exact(
+        __LINE__, keys, 0, "rsa", AZIOT_KEYS_ENCRYPT_MECHANISM_RSA_NO_PADDING, NULL, block, sizeof block, 256);
+}
+
+static void check_parameter_buffers(const AZIOT_KEYS_FUNCTION_LIST_2_1_0_0 *keys) {
+    struct {
+        const char *id;
+        AZIOT_KEYS_KEY_PAIR_PARAMETER_TYPE type;
+        uintptr_t len; /* 0: does not apply to this key */
+    } cases[] = {
+        {"pair", AZIOT_KEYS_KEY_PAIR_PARAMETER_TYPE_ALGORITHM, 4},
+        {"pair", AZIOT_KEYS_KEY_PAIR_PARAMETER_TYPE_EC_CURVE_OID, 10},
+        {"pair", AZIOT_KEYS_KEY_PAIR_PARAMETER_TYPE_EC_POINT, 33},
+        {"pair", AZIOT_KEYS_KEY_PAIR_PARAMETER_TYPE_RSA_MODULUS, 0},
+        {"pair", AZIOT_KEYS_KEY_PAIR_PARAMETER_TYPE_RSA_EXPONENT, 0},
+        {"rsa", AZIOT_KEYS_KEY_PAIR_PARAMETER_TYPE_ALGORITHM, 4},
+        {"rsa", AZIOT_KEYS_KEY_PAIR_PARAMETER_TYPE_EC_CURVE_OID, 0},
+        {"rsa", AZIOT_KEYS_KEY_PAIR_PARAMETER_TYPE_EC_POINT, 0},
+        {"rsa", AZIOT_KEYS_KEY_PAIR_PARAMETER_TYPE_RSA_MODULUS, 256},
+        {"rsa", AZIOT_KEYS_KEY_PAIR_PARAMETER_TYPE_RSA_EXPONENT, 3},
+    };
+    unsigned char out[300];
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        uintptr_t len = 12345;
+        CHECK_RC(cases[i].len == 0, keys->get_key_pair_parameter(cases[i].id, cases[i].type, NULL, &len));
+        CHECK_RC(1, keys->get_key_pair_parameter(cases[i].id, cases[i].type, out, NULL));
+        CHECK_RC(1, keys->get_key_pair_parameter("missing", cases[i].type, NULL, &len));
+        if (cases[i].len == 0) {
+            len = sizeof out;
+            CHECK_RC(1, keys->get_key_pair_parameter(cases[i].id, cases[i].type, out, &len));
+            continue;
+        }
+        len = 12345;
+        CHECK_RC(0, keys->get_key_pair_parameter(cases[i].id, cases[i].type, NULL, &len));
+        CHECK(len == cases[i].len);
+        memset(out, 0xee, sizeof out);
+        len = cases[i].len - 1;
+        CHECK_RC(1, keys->get_key_pair_parameter(cases[i].id, cases[i].type, out, &len));
+        CHECK(len == cases[i].len && out[0] == 0xee);
+        CHECK_RC(0, keys->get_key_pair_parameter(cases[i].id, cases[i].type, out, &len));
+        CHECK(len == cases[i].len && out[len] == 0xee);
+        len = sizeof out;
+        CHECK_RC(0, keys->get_key_pair_parameter(cases[i].id, cases[i].type, out, &len));
+        CHECK(len == cases[i].len && out[len] == 0xee);
+    }
+}
+
 static void check_arguments(const AZIOT_KEYS_FUNCTION_LIST_2_1_0_0 *keys) {
     const char *bad[] = {NULL, "\xff", "k\xc3", "\xed\xa0\x80"};
     unsigned char bytes[] = "0123456789abcdef0123456789abcdef";
@@ -226,6 +355,36 @@ static void check_arguments(const AZIOT_KEYS_FUNCTION_LIST_2_1_0_0 *keys) {
     CHECK_RC(1, keys->decrypt("key", 1, &aead, bytes, 17, out, NULL));
     CHECK_RC(1, keys->decrypt("key", 2, NULL, bytes, 17, out, &len));
     CHECK_RC(1, keys->decrypt("key", 3, NULL, bytes, 17, out, &len));
+    /* No pointer is no bytes for these two, but not some bytes. */
+    AZIOT_KEYS_ENCRYPT_AEAD_PARAMETERS no_aad = {bytes, 12, NULL, 0};
+    AZIOT_KEYS_ENCRYPT_AEAD_PARAMETERS no_iv = {NULL, 0, bytes, 1};
+    AZIOT_KEYS_ENCRYPT_AEAD_PARAMETERS bad_aad = {bytes, 12, NULL, 1};
+    AZIOT_KEYS_ENCRYPT_AEAD_PARAMETERS bad_iv = {NULL, 12, bytes, 1};
+    AZIOT_KEYS_ENCRYPT_DERIVED_PARAMETERS derived = {bytes, 0, AZIOT_KEYS_ENCRYPT_MECHANISM_AEAD, &aead};
+    len = sizeof out;
+    CHECK_RC(0, keys->encrypt("key", 1, &no_aad, bytes, 1, out, &len));
+    len = sizeof out;
+    CHECK_RC(2, keys->encrypt("key", 1, &no_iv, bytes, 1, out, &len));
+    CHECK_RC(1, keys->encrypt("key", 1, &bad_aad, bytes, 1, out, &len));
+    CHECK_RC(1, keys->encrypt("key", 1, &bad_iv, bytes, 1, out, &len));
+    CHECK_RC(1, keys->encrypt("key", 1, &bad_iv, bytes, 1, NULL, &len));
+    CHECK_RC(1, keys->decrypt("key", 1, &bad_aad, bytes, 17, out, &len));
+    len = sizeof out;
+    CHECK_RC(0, keys->encrypt("key", 4, &derived, bytes, 1, out, &len));
+    CHECK_RC(1, keys->encrypt("key", 4, NULL, bytes, 1, out, &len));
+    derived.parameters = NULL;
+    CHECK_RC(1, keys->encrypt("key", 4, &derived, bytes, 1, out, &len));
+    derived.parameters = &aead;
+    derived.derivation_data = NULL;
+    CHECK_RC(1, keys->encrypt("key", 4, &derived, bytes, 1, out, &len));
+    derived.derivation_data = bytes;
+    for (unsigned int inner = 0; inner < 6; inner++) {
+        derived.mechanism = inner;
+        len = sizeof out;
+        CHECK_RC(inner != 1, keys->encrypt("key", 4, &derived, bytes, 1, out, &len));
+    }
+    CHECK_RC(1, keys->encrypt("missing", 2, NULL, bytes, 1, out, &len));
+    CHECK_RC(1, keys->load_key_pair("missing"));
     CHECK_RC(1, keys->get_key_pair_parameter("missing", 1, out, NULL));
     CHECK_RC(1, keys->get_key_pair_parameter("key", 0, out, &len));
     CHECK_RC(1, keys->get_key_pair_parameter("key", 6, out, &len));
@@ -250,9 +409,36 @@ static void check_arguments(const AZIOT_KEYS_FUNCTION_LIST_2_1_0_0 *keys) {
 static int run(const AZIOT_KEYS_FUNCTION_LIST_2_1_0_0 *keys, char **op) {
     for (; *op; op++) {
         AZIOT_KEYS_RC rc;
+        unsigned char out[1024];
+        uintptr_t len = sizeof out;
+        AZIOT_KEYS_ENCRYPT_AEAD_PARAMETERS aead = {(const unsigned char *)"iv", 2, out, 0};
         if (!strcmp(*op, "create") && op[1]) {
             rc = keys->create_key_if_not_exists(op[1], 1);
             op += 1;
+        } else if (!strcmp(*op, "pair") && op[1] && op[2]) {
+            rc = keys->create_key_pair_if_not_exists(op[1], op[2]);
+            op += 2;
+        } else if (!strcmp(*op, "load-pair") && op[1]) {
+            rc = keys->load_key_pair(op[1]);
+            op += 1;
+        } else if (!strcmp(*op, "delete-pair") && op[1]) {
+            rc = keys->delete_key_pair(op[1]);
+            op += 1;
+        } else if (!strcmp(*op, "hmac") && op[1] && op[2]) {
+            rc = keys->sign(op[1], 2, NULL, (const unsigned char *)op[2], strlen(op[2]), out, &len);
+            op += 2;
+        } else if (!strcmp(*op, "ecdsa") && op[1] && op[2]) {
+            rc = keys->sign(op[1], 1, NULL, (const unsigned char *)op[2], strlen(op[2]), out, &len);
+            op += 2;
+        } else if (!strcmp(*op, "encrypt") && op[1] && op[2]) {
+            rc = keys->encrypt(op[1], 1, &aead, (const unsigned char *)op[2], strlen(op[2]), out, &len);
+            op += 2;
+        } else if (!strcmp(*op, "decrypt") && op[1] && op[2]) {
+            rc = keys->decrypt(op[1], 1, &aead, (const unsigned char *)op[2], strlen(op[2]), out, &len);
+            op += 2;
+        } else if (!strcmp(*op, "set") && op[1] && op[2]) {
+            rc = keys->set_parameter(op[1], op[2]);
+            op += 2;
         } else if (!strcmp(*op, "load") && op[1]) {
             rc = keys->load_key(op[1]);
             op += 1;
@@ -308,6 +494,9 @@ int main(int argc, char **argv) {
         return run(keys, argv + 4);
     check_versions(get);
     check_buffers(keys);
+    check_signature_buffer(keys);
+    check_crypt_buffers(keys);
+    check_parameter_buffers(keys);
     check_arguments(keys);
     return failures ? 1 : 0;
 }

@@ -200,10 +200,8 @@ mod tests {
             let text = "x".repeat(length);
             let id = Id::new(&text).unwrap();
             // SAFETY: it is NUL-terminated and alive.
-            assert_eq!(
-                unsafe { CStr::from_ptr(id.as_ptr()) }.to_bytes(),
-                text.as_bytes()
-            );
+            let read = unsafe { CStr::from_ptr(id.as_ptr()) };
+            assert_eq!(read.to_bytes(), text.as_bytes());
         }
         assert_eq!(
             Id::new("a\0b").err(),

@@ -1,60 +1,18 @@
-use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::path::PathBuf;
-use std::thread;
-use std::time::Duration;
-
-use tempfile::TempDir;
+//! Symmetric keys in files, and what is kept of them in memory.
 
 use super::*;
-
-const PEM: &str = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
-
-fn store() -> (TempDir, Store) {
-    let home = TempDir::new().unwrap();
-    let store = Store::new();
-    store.set_home(home.path());
-    (home, store)
-}
-
-fn file_of(home: &TempDir, id: &str) -> PathBuf {
-    home.path()
-        .join("keys")
-        .join(id::file_name(id, ".key").unwrap().as_str())
-}
-
-fn mode(path: &Path) -> u32 {
-    fs::metadata(path).unwrap().permissions().mode() & 0o7777
-}
-
-fn keys_in(home: &TempDir) -> usize {
-    fs::read_dir(home.path().join("keys")).map_or(0, Iterator::count)
-}
-
-/// Long enough for a file to count as settled.
-fn settle() {
-    thread::sleep(Duration::from_millis(70));
-}
-
-fn tag(key: &Key) -> [u8; 32] {
-    *key.mac().sign(b"message").as_bytes()
-}
-
-fn tag_of(key: &[u8]) -> [u8; 32] {
-    *HmacSha256::new(key).sign(b"message").as_bytes()
-}
 
 #[test]
 fn kf_02_a_generated_key_is_32_raw_bytes_with_private_modes() {
     let (home, store) = store();
-    let key = store.create_key("sym").unwrap();
+    let key = store.create_key("sym", SIGN).unwrap();
     let bytes = fs::read(file_of(&home, "sym")).unwrap();
     assert_eq!(bytes.len(), 32);
     assert_eq!(tag(&key), tag_of(&bytes));
     assert_eq!(mode(&file_of(&home, "sym")), 0o600);
     assert_eq!(mode(&home.path().join("keys")), 0o700);
-    assert_ne!(tag(&key), tag(&store.create_key("other").unwrap()));
-    assert_eq!(tag(&key), tag(&store.create_key("sym").unwrap()));
+    assert_ne!(tag(&key), tag(&store.create_key("other", SIGN).unwrap()));
+    assert_eq!(tag(&key), tag(&store.create_key("sym", SIGN).unwrap()));
     assert_eq!(keys_in(&home), 2);
 }
 
@@ -92,7 +50,7 @@ fn kf_01_file_names() {
         ),
     ] {
         store
-            .import_key(id, id.as_bytes().get(..1).unwrap_or(b"x"))
+            .import_key(id, id.as_bytes().get(..1).unwrap_or(b"x"), SIGN)
             .unwrap();
         assert!(home.path().join("keys").join(name).is_file(), "{id}");
     }
@@ -129,7 +87,7 @@ fn kf_03_file_uris() {
                 &uri.replacen(if uri.contains("/D") { "/D" } else { "D" }, base, 1),
             )
             .unwrap();
-        store.create_key("k").unwrap();
+        store.create_key("k", SIGN).unwrap();
         assert_eq!(fs::read(dir.path().join(path)).unwrap().len(), 32, "{uri}");
     }
     for uri in ["file://host/D/x", "FILE:///D/x", "http://x", "/D/x", ""] {
@@ -149,10 +107,10 @@ fn kf_08_a_preloaded_token_key_is_taken_and_refused_on_use() {
     );
     for err in [
         store.key("k").unwrap_err(),
-        store.create_key("k").unwrap_err(),
-        store.import_key("k", b"x").unwrap_err(),
-        store.delete("k").unwrap_err(),
-        store.move_key("k", "l").unwrap_err(),
+        store.create_key("k", SIGN).unwrap_err(),
+        store.import_key("k", b"x", SIGN).unwrap_err(),
+        store.delete_key("k").unwrap_err(),
+        store.move_key_pair("k", "l").unwrap_err(),
     ] {
         assert!(
             err.is_invalid_parameter() && err.to_string().contains("PKCS#11"),
@@ -167,10 +125,10 @@ fn kf_08_a_preloaded_token_key_is_taken_and_refused_on_use() {
 fn reading_calls_make_no_directory() {
     let (home, store) = store();
     assert!(matches!(store.key("x"), Err(Error::NotFound { .. })));
-    assert!(!store.delete("x").unwrap());
-    assert!(store.move_key("x", "y").is_err());
+    assert!(!store.delete_key("x").unwrap());
+    assert!(store.move_key_pair("x", "y").is_err());
     assert!(matches!(
-        store.import_key("x", b""),
+        store.import_key("x", b"", SIGN),
         Err(Error::EmptyImport)
     ));
     assert!(!home.path().join("keys").exists());
@@ -182,18 +140,18 @@ fn kf_06_without_a_home_only_preloaded_keys_work() {
     let store = Store::new();
     for err in [
         store.key("x").unwrap_err(),
-        store.create_key("x").unwrap_err(),
+        store.create_key("x", SIGN).unwrap_err(),
     ] {
         assert!(matches!(err, Error::NoLocation) && err.is_invalid_parameter());
     }
-    assert!(matches!(store.delete("x"), Err(Error::NoLocation)));
+    assert!(matches!(store.delete_key("x"), Err(Error::NoLocation)));
     let path = dir.path().join("x");
     store
         .preload("x", &format!("file://{}", path.display()))
         .unwrap();
     assert_eq!(store.location("x"), Some(Location::File));
     assert_eq!(store.location("y"), None);
-    store.create_key("x").unwrap();
+    store.create_key("x", SIGN).unwrap();
     assert_eq!(fs::read(path).unwrap().len(), 32);
 }
 
@@ -202,21 +160,26 @@ fn kf_07_a_preloaded_key_lives_at_its_own_place_only() {
     let (home, store) = store();
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("a key");
-    store.create_key("x").unwrap();
+    store.create_key("x", SIGN).unwrap();
     store
         .preload("x", &format!("file://{}", path.display()))
         .unwrap();
     assert!(matches!(store.key("x"), Err(Error::NotFound { .. })));
-    store.create_key("x").unwrap();
+    store.create_key("x", SIGN).unwrap();
     assert_eq!((mode(&path), keys_in(&home)), (0o600, 1));
 
     let orphan = dir.path().join("missing/key");
     store
         .preload("y", &format!("file://{}", orphan.display()))
         .unwrap();
-    assert!(!store.create_key("y").unwrap_err().is_invalid_parameter());
+    assert!(
+        !store
+            .create_key("y", SIGN)
+            .unwrap_err()
+            .is_invalid_parameter()
+    );
     assert!(!orphan.parent().unwrap().exists());
-    store.delete("x").unwrap();
+    store.delete_key("x").unwrap();
     assert!(!path.exists());
 }
 
@@ -232,7 +195,7 @@ fn kf_15_create_never_destroys_what_is_there() {
     for (id, path) in [("p", preloaded), ("dynamic", file_of(&home, "dynamic"))] {
         for content in ["x", PEM, "junk before\n-----BEGIN CERTIFICATE-----\n"] {
             fs::write(&path, content).unwrap();
-            let outcome = store.create_key(id);
+            let outcome = store.create_key(id, SIGN);
             assert_eq!(fs::read_to_string(&path).unwrap(), content);
             match content {
                 "x" => assert_eq!(tag(&outcome.unwrap()), tag_of(b"x")),
@@ -240,7 +203,7 @@ fn kf_15_create_never_destroys_what_is_there() {
                     assert!(matches!(outcome, Err(Error::KeyPair { .. })));
                     assert!(store.key(id).is_err());
                     assert!(matches!(
-                        store.import_key(id, b"new"),
+                        store.import_key(id, b"new", SIGN),
                         Err(Error::KeyPair { .. })
                     ));
                     assert_eq!(fs::read_to_string(&path).unwrap(), content);
@@ -250,7 +213,7 @@ fn kf_15_create_never_destroys_what_is_there() {
         // An empty file is what an interrupted writer of an earlier release leaves.
         fs::write(&path, "").unwrap();
         assert!(matches!(store.key(id), Err(Error::Empty { .. })));
-        store.create_key(id).unwrap();
+        store.create_key(id, SIGN).unwrap();
         assert_eq!(fs::read(&path).unwrap().len(), 32);
     }
 }
@@ -259,7 +222,7 @@ fn kf_15_create_never_destroys_what_is_there() {
 fn a_replaced_written_or_removed_file_is_noticed_at_once() {
     let (home, store) = store();
     let file = file_of(&home, "k");
-    store.import_key("k", b"first").unwrap();
+    store.import_key("k", b"first", SIGN).unwrap();
     settle();
     assert_eq!(tag(&store.key("k").unwrap()), tag_of(b"first"));
     assert!(store.cached_key("k").is_some());
@@ -286,7 +249,7 @@ fn a_replaced_written_or_removed_file_is_noticed_at_once() {
 #[test]
 fn an_exchanged_directory_is_noticed_within_seconds() {
     let (home, store) = store();
-    store.import_key("k", b"first").unwrap();
+    store.import_key("k", b"first", SIGN).unwrap();
     settle();
     store.key("k").unwrap();
     fs::rename(home.path().join("keys"), home.path().join("old")).unwrap();
@@ -306,23 +269,26 @@ fn an_exchanged_directory_is_noticed_within_seconds() {
 fn kf_14_import_replaces_and_refuses_before_touching_anything() {
     let (home, store) = store();
     let path = file_of(&home, "k");
-    assert_eq!(tag(&store.import_key("k", b"one").unwrap()), tag_of(b"one"));
     assert_eq!(
-        tag(&store.import_key("k", &[7; 100]).unwrap()),
+        tag(&store.import_key("k", b"one", SIGN).unwrap()),
+        tag_of(b"one")
+    );
+    assert_eq!(
+        tag(&store.import_key("k", &[7; 100], SIGN).unwrap()),
         tag_of(&[7; 100])
     );
     assert_eq!(tag(&store.key("k").unwrap()), tag_of(&[7; 100]));
     for bytes in [Vec::new(), vec![0; MAX_KEY_LEN + 1], PEM.into()] {
         assert!(
             store
-                .import_key("k", &bytes)
+                .import_key("k", &bytes, SIGN)
                 .unwrap_err()
                 .is_invalid_parameter()
         );
         assert_eq!(fs::read(&path).unwrap(), [7; 100]);
     }
     assert_eq!(
-        tag(&store.import_key("k", &vec![1; MAX_KEY_LEN]).unwrap()),
+        tag(&store.import_key("k", &vec![1; MAX_KEY_LEN], SIGN).unwrap()),
         tag_of(&vec![1; MAX_KEY_LEN])
     );
     assert_eq!(keys_in(&home), 1);
@@ -333,14 +299,14 @@ fn kf_11_missing_keys() {
     let (home, store) = store();
     let err = store.key("missing").unwrap_err();
     assert!(err.is_invalid_parameter(), "{err}");
-    assert!(!store.delete("missing").unwrap());
-    store.import_key("target", b"target").unwrap();
-    let err = store.move_key("missing", "target").unwrap_err();
+    assert!(!store.delete_key("missing").unwrap());
+    store.import_key("target", b"target", SIGN).unwrap();
+    let err = store.move_key_pair("missing", "target").unwrap_err();
     assert!(!err.is_invalid_parameter(), "{err}");
     assert_eq!(fs::read(file_of(&home, "target")).unwrap(), b"target");
-    store.move_key("target", "target").unwrap();
-    store.import_key("source", b"source").unwrap();
-    store.move_key("source", "target").unwrap();
+    store.move_key_pair("target", "target").unwrap();
+    store.import_key("source", b"source", SIGN).unwrap();
+    store.move_key_pair("source", "target").unwrap();
     assert!(store.key("source").is_err());
     assert_eq!(tag(&store.key("target").unwrap()), tag_of(b"source"));
     assert_eq!(keys_in(&home), 1);
@@ -349,8 +315,8 @@ fn kf_11_missing_keys() {
 #[test]
 fn ids_too_long_for_a_file_name_are_refused() {
     let (_home, store) = store();
-    store.create_key(&"x".repeat(186)).unwrap();
-    let err = store.create_key(&"x".repeat(187)).unwrap_err();
+    store.create_key(&"x".repeat(186), SIGN).unwrap();
+    let err = store.create_key(&"x".repeat(187), SIGN).unwrap_err();
     assert!(!err.is_invalid_parameter(), "{err}");
     assert!(
         !store
@@ -371,7 +337,7 @@ fn imports_follow_links_and_keep_the_mode() {
     store
         .preload("k", &format!("file://{}", link.display()))
         .unwrap();
-    store.import_key("k", b"new").unwrap();
+    store.import_key("k", b"new", SIGN).unwrap();
     assert_eq!(
         (fs::read(&real).unwrap(), mode(&real)),
         (b"new".to_vec(), 0o640)
@@ -384,7 +350,7 @@ fn imports_follow_links_and_keep_the_mode() {
 fn a_parsed_key_serves_until_its_file_changes_in_any_way() {
     let (home, store) = store();
     let path = file_of(&home, "k");
-    store.import_key("k", b"first key").unwrap();
+    store.import_key("k", b"first key", SIGN).unwrap();
     settle();
     store.key("k").unwrap();
     assert_eq!(tag(&store.cached_key("k").unwrap()), tag_of(b"first key"));
@@ -427,20 +393,20 @@ fn a_parsed_key_serves_until_its_file_changes_in_any_way() {
 #[test]
 fn own_writes_and_new_settings_drop_parsed_keys() {
     let (_home, store) = store();
-    store.import_key("k", b"one").unwrap();
+    store.import_key("k", b"one", SIGN).unwrap();
     settle();
     store.key("k").unwrap();
     assert!(store.cached_key("k").is_some());
-    store.import_key("k", b"two").unwrap();
+    store.import_key("k", b"two", SIGN).unwrap();
     assert_eq!(tag(&store.key("k").unwrap()), tag_of(b"two"));
     settle();
     let held = store.key("k").unwrap();
-    store.delete("k").unwrap();
+    store.delete_key("k").unwrap();
     assert!(store.cached_key("k").is_none());
     assert_eq!(store.cache.len(), 0);
     assert_eq!(tag(&held), tag_of(b"two"));
 
-    store.import_key("k", b"three").unwrap();
+    store.import_key("k", b"three", SIGN).unwrap();
     settle();
     store.key("k").unwrap();
     let other = TempDir::new().unwrap();
@@ -453,7 +419,11 @@ fn own_writes_and_new_settings_drop_parsed_keys() {
 fn the_number_of_parsed_keys_is_bounded() {
     let (_home, store) = store();
     for n in 0..400 {
-        store.import_key(&format!("key {n}"), &[1]).unwrap();
+        store.import_key(&format!("key {n}"), &[1], SIGN).unwrap();
+    }
+    settle();
+    for n in 0..400 {
+        store.key(&format!("key {n}")).unwrap();
     }
     let parsed = store.cache.len();
     assert!((64..=128).contains(&parsed), "{parsed}");
@@ -467,7 +437,7 @@ fn sweep_covers_the_store_and_preloaded_places() {
     let (home, store) = store();
     let dir = TempDir::new().unwrap();
     let leftover = ".aziot-0000ffff-00000000.tmp";
-    store.create_key("k").unwrap();
+    store.create_key("k", SIGN).unwrap();
     store
         .preload("p", &format!("file://{}/key", dir.path().display()))
         .unwrap();
@@ -488,35 +458,6 @@ fn sweep_covers_the_store_and_preloaded_places() {
     fs::write(home.path().join("keys").join(leftover), "half").unwrap();
     again.key("k").unwrap();
     assert_eq!(keys_in(&home), 2);
-    again.create_key("l").unwrap();
+    again.create_key("l", SIGN).unwrap();
     assert_eq!(keys_in(&home), 2);
-}
-
-#[test]
-fn calls_for_one_key_join_and_calls_for_others_do_not_wait() {
-    let (_home, store) = store();
-    let tags: Vec<_> = thread::scope(|scope| {
-        let created: Vec<_> = (0..8)
-            .map(|_| scope.spawn(|| tag(&store.create_key("same").unwrap())))
-            .collect();
-        created
-            .into_iter()
-            .map(|thread| thread.join().unwrap())
-            .collect()
-    });
-    assert!(
-        tags.windows(2).all(|pair| pair[0] == pair[1]),
-        "every caller got the one key that was made"
-    );
-
-    let place = store.settings().locate("held").unwrap();
-    let turn = store.turns.take(&place.path);
-    thread::scope(|scope| {
-        let waiting = scope.spawn(|| store.create_key("held").map(|_| ()));
-        store.create_key("free").unwrap();
-        thread::sleep(Duration::from_millis(20));
-        assert!(!waiting.is_finished());
-        drop(turn);
-        waiting.join().unwrap().unwrap();
-    });
 }

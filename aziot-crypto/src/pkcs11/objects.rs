@@ -1,0 +1,246 @@
+//! Finding objects in a token, and remembering where they are.
+//!
+//! An object is found by class and label. A key pair is a public and a private object with the same label; if the public
+//! one has a `CKA_ID`, a private one with the same id is preferred.
+
+mod change;
+mod create;
+mod rename;
+mod sweep;
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use cryptoki::object::{Attribute, ObjectClass, ObjectHandle};
+
+pub(super) use self::change::Changes;
+use super::error::{Cause, Error};
+use super::keys::{KeyPair, SecretKey};
+use super::module::lock;
+use super::pair::{self, Public};
+use super::token::{Blame, Login, Token, Work};
+
+/// Objects that are remembered, for one token. Old ones are dropped first when there are more.
+const MAX_HANDLES: usize = 256;
+
+impl Token {
+    /// The symmetric key with this label, or the first one in the token.
+    ///
+    /// # Errors
+    ///
+    /// Those of the token.
+    pub fn secret_key(&self, label: Option<&str>) -> Result<Option<SecretKey>, Error> {
+        let found = self
+            .run(Login::IfPossible, Blame::Module, |work| work.secret(label))
+            .map_err(|cause| self.error(cause))?;
+        Ok(found.map(|_| SecretKey::new(self.clone(), label)))
+    }
+
+    /// The key pair with this label, or the first public and the first private key in the token. `None` if one of its
+    /// objects is missing.
+    ///
+    /// # Errors
+    ///
+    /// The public object is there, and there is no login that would make the private one visible; the two are not of the
+    /// same type, or of one we do not know; those of the token.
+    pub fn key_pair(&self, label: Option<&str>) -> Result<Option<KeyPair>, Error> {
+        let find = || self.run(Login::IfPossible, Blame::Module, |work| work.pair(label));
+        let found = match find() {
+            // A change that a crashed process did not finish may hide it.
+            Ok(None) if label.is_some() && self.sweep_once() => find(),
+            found => found,
+        };
+        let found = found.map_err(|cause| self.error(cause))?;
+        Ok(found.map(|pair| KeyPair::new(self.clone(), label, pair.public_key)))
+    }
+}
+
+impl Work<'_> {
+    /// The symmetric key with this label, from memory or from the token.
+    pub(super) fn secret(&self, label: Option<&str>) -> Result<Option<ObjectHandle>, Cause> {
+        let handles = self.token.handles();
+        if let Some(Entry::Secret(handle)) = handles.find(self, Kind::Secret, label) {
+            return Ok(Some(handle));
+        }
+        let found = self.first(ObjectClass::SECRET_KEY, label)?;
+        if let Some(handle) = found {
+            handles.remember(self, Kind::Secret, label, Entry::Secret(handle));
+        }
+        Ok(found)
+    }
+
+    /// The key pair with this label, from memory or from the token.
+    pub(super) fn pair(&self, label: Option<&str>) -> Result<Option<Pair>, Cause> {
+        let handles = self.token.handles();
+        if let Some(Entry::Pair(pair)) = handles.find(self, Kind::Pair, label) {
+            return Ok(Some(pair));
+        }
+        let Some((public, private)) = self.halves(label)?.complete() else {
+            return Ok(None);
+        };
+        let (public_type, _) = pair::type_and_id(self, public)?;
+        let (private_type, _) = pair::type_and_id(self, private)?;
+        let key_type = match (public_type, private_type) {
+            (Some(public), Some(private)) if public == private => public,
+            _ => return Err(Cause::KeyTypes),
+        };
+        let pair = Pair {
+            private,
+            public_key: Arc::new(pair::read(self, public, key_type)?),
+        };
+        handles.remember(self, Kind::Pair, label, Entry::Pair(pair.clone()));
+        Ok(Some(pair))
+    }
+
+    /// The objects of the key pair with this label, as far as they are there. A missing private one is an error if it
+    /// could be there but not be visible.
+    fn halves(&self, label: Option<&str>) -> Result<Halves, Cause> {
+        let public = self.first(ObjectClass::PUBLIC_KEY, label)?;
+        let private = self.first(ObjectClass::PRIVATE_KEY, label)?;
+        let Some(public_object) = public else {
+            return Ok(Halves { public, private });
+        };
+        let (_, public_id) = pair::type_and_id(self, public_object)?;
+        let private = match private {
+            Some(first) => {
+                let fitting =
+                    if public_id.is_empty() || pair::type_and_id(self, first)?.1 == public_id {
+                        None
+                    } else {
+                        self.first_with(ObjectClass::PRIVATE_KEY, label, Some(&public_id))?
+                    };
+                Some(fitting.unwrap_or(first))
+            }
+            None if !self.sees_private_objects()? => {
+                return Err(Cause::PrivateHidden(label.map(str::to_owned)));
+            }
+            None => self.private_left_behind(&public_id)?,
+        };
+        Ok(Halves { public, private })
+    }
+
+    /// The private object with this id, if no public object shares its label: a move that was interrupted after the
+    /// public half leaves the private one under its old label.
+    fn private_left_behind(&self, id: &[u8]) -> Result<Option<ObjectHandle>, Cause> {
+        if id.is_empty() {
+            return Ok(None);
+        }
+        let Some(private) = self.first_with(ObjectClass::PRIVATE_KEY, None, Some(id))? else {
+            return Ok(None);
+        };
+        let Some(label) = sweep::label(self, private)? else {
+            return Ok(None);
+        };
+        let taken = self.first(ObjectClass::PUBLIC_KEY, Some(&label))?.is_some();
+        Ok((!taken).then_some(private))
+    }
+
+    /// The first object of a class, with this label if there is one.
+    fn first(
+        &self,
+        class: ObjectClass,
+        label: Option<&str>,
+    ) -> Result<Option<ObjectHandle>, Cause> {
+        self.first_with(class, label, None)
+    }
+
+    fn first_with(
+        &self,
+        class: ObjectClass,
+        label: Option<&str>,
+        id: Option<&[u8]>,
+    ) -> Result<Option<ObjectHandle>, Cause> {
+        let mut template = vec![Attribute::Class(class)];
+        template.extend(label.map(|label| Attribute::Label(label.as_bytes().to_vec())));
+        template.extend(id.map(|id| Attribute::Id(id.to_vec())));
+        let first = self
+            .session
+            .iter_objects_with_cache_size(&template, NonZeroUsize::MIN)?
+            .next()
+            .transpose()?;
+        if first.is_none() {
+            self.verify_token()?;
+        }
+        Ok(first)
+    }
+}
+
+/// The objects of a key pair.
+#[derive(Clone, Copy)]
+struct Halves {
+    public: Option<ObjectHandle>,
+    private: Option<ObjectHandle>,
+}
+
+impl Halves {
+    fn complete(self) -> Option<(ObjectHandle, ObjectHandle)> {
+        self.public.zip(self.private)
+    }
+
+    /// Public first.
+    fn each(self) -> impl Iterator<Item = ObjectHandle> {
+        self.public.into_iter().chain(self.private)
+    }
+}
+
+/// A key pair that was found.
+#[derive(Clone)]
+pub(super) struct Pair {
+    pub(super) private: ObjectHandle,
+    pub(super) public_key: Arc<Public>,
+}
+
+/// What labels were found to mean, for a short time.
+#[derive(Default)]
+pub(super) struct Handles(Mutex<HashMap<(Kind, Option<String>), Remembered>>);
+
+#[derive(Clone, Copy, Eq, Hash, PartialEq)]
+enum Kind {
+    Pair,
+    Secret,
+}
+
+struct Remembered {
+    since: Instant,
+    generation: u64,
+    entry: Entry,
+}
+
+#[derive(Clone)]
+enum Entry {
+    Pair(Pair),
+    Secret(ObjectHandle),
+}
+
+impl Handles {
+    pub(super) fn clear(&self) {
+        lock(&self.0).clear();
+    }
+
+    fn find(&self, work: &Work<'_>, kind: Kind, label: Option<&str>) -> Option<Entry> {
+        let handles = lock(&self.0);
+        let remembered = handles.get(&(kind, label.map(str::to_owned)))?;
+        let current = remembered.generation == work.generation
+            && remembered.since.elapsed() < work.token.timing().handles;
+        current.then(|| remembered.entry.clone())
+    }
+
+    fn remember(&self, work: &Work<'_>, kind: Kind, label: Option<&str>, entry: Entry) {
+        let remembered = Remembered {
+            since: Instant::now(),
+            generation: work.generation,
+            entry,
+        };
+        let mut handles = lock(&self.0);
+        if handles.len() >= MAX_HANDLES {
+            let age = work.token.timing().handles;
+            handles.retain(|_, remembered| remembered.since.elapsed() < age);
+        }
+        if handles.len() >= MAX_HANDLES {
+            handles.clear();
+        }
+        handles.insert((kind, label.map(str::to_owned)), remembered);
+    }
+}
