@@ -158,7 +158,6 @@ unsafe extern "C" {
         init: OSSL_provider_init_fn,
     ) -> c_int;
     pub fn OSSL_PROVIDER_load(ctx: *mut OSSL_LIB_CTX, name: *const c_char) -> *mut OSSL_PROVIDER;
-    pub fn OSSL_PROVIDER_unload(provider: *mut OSSL_PROVIDER) -> c_int;
 
     pub fn OSSL_PROVIDER_do_all(
         ctx: *mut OSSL_LIB_CTX,
