@@ -4,6 +4,7 @@ use std::ffi::{CString, c_char};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::ptr;
+use std::sync::OnceLock;
 
 use aziot_keys_client::KeyHandle;
 use zeroize::Zeroizing;
@@ -13,19 +14,8 @@ use crate::evp::{LibCtx, Pkey};
 use crate::params;
 use crate::provider::{NAME, init};
 use crate::store::SOCKET;
-use crate::sys::{self, EVP_PKEY, OSSL_PROVIDER};
+use crate::sys::{self, EVP_PKEY};
 use crate::uri;
-
-/// Loads private keys that stay in the Keys Service.
-///
-/// They come out of a library context of their own, with this provider and `default` in it. So nothing changes for anything
-/// else that the program does with OpenSSL, and the keys work in any context: libcrypto follows a key to its provider.
-pub struct Keys {
-    socket: PathBuf,
-    /// Both dropped before the context they are in.
-    _providers: [Loaded; 2],
-    ctx: LibCtx,
-}
 
 /// Why a key could not be loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,80 +31,76 @@ pub enum Error {
 /// A private key. Its private half stays in the Keys Service.
 pub struct PrivateKey(Pkey);
 
-impl Keys {
-    /// Sets the provider up for the Keys Service with this socket. Nothing is connected yet.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Setup`], if memory is short or OpenSSL lacks the `default` provider.
-    pub fn new(socket: &Path) -> Result<Self, Error> {
-        let setup = || Error::Setup(reason());
-        // SAFETY: gives an object of our own, or NULL.
-        let ctx = unsafe { LibCtx::from_ptr(sys::OSSL_LIB_CTX_new()) }.ok_or_else(setup)?;
-        // `default` first: what is asked for without naming a provider goes to the first that knows it.
-        let default = Loaded::load(&ctx, c"default").ok_or_else(setup)?;
-        // SAFETY: the context is alive, and the function is what it should be.
-        if unsafe { sys::OSSL_PROVIDER_add_builtin(ctx.as_ptr(), NAME.as_ptr(), init) } != 1 {
-            return Err(setup());
-        }
-        let own = Loaded::load(&ctx, NAME).ok_or_else(setup)?;
-        Ok(Self {
-            socket: socket.to_owned(),
-            _providers: [own, default],
-            ctx,
-        })
+/// Loads the private key with this handle from the Keys Service with this socket: three exchanges.
+///
+/// It comes out of a library context that has only this provider and `default` in it, is made when first needed, and is never
+/// freed. So nothing changes for anything else that the program does with OpenSSL, and the key works in any context and for as
+/// long as the program runs: libcrypto follows a key to its provider.
+///
+/// # Errors
+///
+/// Any [`Error`].
+pub fn private_key(socket: &Path, handle: &KeyHandle) -> Result<PrivateKey, Error> {
+    let ctx = context()?;
+    let socket = socket
+        .to_str()
+        .and_then(|socket| CString::new(socket).ok())
+        .ok_or_else(|| Error::Socket(socket.to_owned()))?;
+    let mut uri = Zeroizing::new(Vec::from(uri::of_handle(handle.as_str()).as_bytes()));
+    uri.push(0);
+    let list = [params::text(SOCKET, &socket), params::END];
+    // SAFETY: the context is alive, strings end with NUL, and the list ends as it should.
+    let store = unsafe {
+        sys::OSSL_STORE_open_ex(
+            uri.as_ptr().cast::<c_char>(),
+            ctx.as_ptr(),
+            c"provider=aziot_keys".as_ptr(),
+            ptr::null(),
+            ptr::null_mut(),
+            list.as_ptr(),
+            ptr::null(),
+            ptr::null_mut(),
+        )
+    };
+    if store.is_null() {
+        return Err(Error::Load(reason()));
     }
-
-    /// Loads the key with this handle: three exchanges with the service.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Load`], [`Error::Socket`].
-    pub fn private_key(&self, handle: &KeyHandle) -> Result<PrivateKey, Error> {
-        let socket = self
-            .socket
-            .to_str()
-            .and_then(|socket| CString::new(socket).ok())
-            .ok_or_else(|| Error::Socket(self.socket.clone()))?;
-        let mut uri = Zeroizing::new(Vec::from(uri::of_handle(handle.as_str()).as_bytes()));
-        uri.push(0);
-        let list = [params::text(SOCKET, &socket), params::END];
-        // SAFETY: the context is alive, strings end with NUL, and the list ends as it should.
-        let store = unsafe {
-            sys::OSSL_STORE_open_ex(
-                uri.as_ptr().cast::<c_char>(),
-                self.ctx.as_ptr(),
-                c"provider=aziot_keys".as_ptr(),
-                ptr::null(),
-                ptr::null_mut(),
-                list.as_ptr(),
-                ptr::null(),
-                ptr::null_mut(),
-            )
+    // SAFETY: the store is ours until it is closed, what it gives is ours until it is freed, and the reference to the key is
+    // ours too.
+    let key = unsafe {
+        let info = sys::OSSL_STORE_load(store);
+        let key = if info.is_null() {
+            ptr::null_mut()
+        } else {
+            sys::OSSL_STORE_INFO_get1_PKEY(info)
         };
-        if store.is_null() {
-            return Err(Error::Load(reason()));
-        }
-        // SAFETY: the store is ours until it is closed, what it gives is ours until it is freed, and the reference to the
-        // key is ours too.
-        let key = unsafe {
-            let info = sys::OSSL_STORE_load(store);
-            let key = if info.is_null() {
-                ptr::null_mut()
-            } else {
-                sys::OSSL_STORE_INFO_get1_PKEY(info)
-            };
-            sys::OSSL_STORE_INFO_free(info);
-            sys::OSSL_STORE_close(store);
-            Pkey::from_ptr(key)
-        };
-        key.map(PrivateKey).ok_or_else(|| Error::Load(reason()))
-    }
+        sys::OSSL_STORE_INFO_free(info);
+        Pkey::from_ptr(key)
+    };
+    let key = key.map(PrivateKey).ok_or_else(|| Error::Load(reason()));
+    // SAFETY: it is ours, and closed once.
+    unsafe { sys::OSSL_STORE_close(store) };
+    key
 }
 
-impl fmt::Debug for Keys {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Keys({:?})", self.socket)
+/// The library context that keys come from. If it could not be made the first time, it cannot be made later.
+fn context() -> Result<&'static LibCtx, Error> {
+    static CONTEXT: OnceLock<Result<LibCtx, String>> = OnceLock::new();
+    CONTEXT
+        .get_or_init(|| set_up().ok_or_else(reason))
+        .as_ref()
+        .map_err(|reason| Error::Setup(reason.clone()))
+}
+
+fn set_up() -> Option<LibCtx> {
+    // SAFETY: the context is our own, strings end with NUL, and the function is what it should be. Providers are unloaded with
+    // the context. `default` is first: what is asked for without naming a provider goes to the first that knows it.
+    unsafe {
+        let ctx = LibCtx::from_ptr(sys::OSSL_LIB_CTX_new())?;
+        let ready = !sys::OSSL_PROVIDER_load(ctx.as_ptr(), c"default".as_ptr()).is_null()
+            && sys::OSSL_PROVIDER_add_builtin(ctx.as_ptr(), NAME.as_ptr(), init) == 1
+            && !sys::OSSL_PROVIDER_load(ctx.as_ptr(), NAME.as_ptr()).is_null();
+        ready.then_some(ctx)
     }
 }
 
@@ -122,9 +108,7 @@ impl PrivateKey {
     /// The reference to the key, which is the caller's to free.
     #[must_use]
     pub fn into_raw(self) -> *mut EVP_PKEY {
-        let key = self.0.as_ptr();
-        std::mem::forget(self);
-        key
+        self.0.into_ptr()
     }
 }
 
@@ -153,29 +137,6 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
-
-/// A provider that is loaded.
-struct Loaded(*mut OSSL_PROVIDER);
-
-// SAFETY: providers may be used and unloaded by any thread.
-unsafe impl Send for Loaded {}
-// SAFETY: as above.
-unsafe impl Sync for Loaded {}
-
-impl Loaded {
-    fn load(ctx: &LibCtx, name: &std::ffi::CStr) -> Option<Self> {
-        // SAFETY: the context is alive, and the name is NUL-terminated.
-        let provider = unsafe { sys::OSSL_PROVIDER_load(ctx.as_ptr(), name.as_ptr()) };
-        (!provider.is_null()).then_some(Self(provider))
-    }
-}
-
-impl Drop for Loaded {
-    fn drop(&mut self) {
-        // SAFETY: it was loaded, and is unloaded once.
-        unsafe { sys::OSSL_PROVIDER_unload(self.0) };
-    }
-}
 
 /// What the newest error of this thread says. The queue is emptied, as whoever asked gets the text.
 fn reason() -> String {

@@ -59,6 +59,12 @@ entries! {
     provider_gettable_params = 1025: fn(*mut c_void) -> Params;
     provider_get_params = 1026: fn(*mut c_void, *mut OSSL_PARAM) -> c_int;
     provider_query_operation = 1027: fn(*mut c_void, c_int, *mut c_int) -> *const OSSL_ALGORITHM;
+    provider_get_capabilities = 1030: fn(
+        *mut c_void,
+        *const c_char,
+        OSSL_CALLBACK,
+        *mut c_void
+    ) -> c_int;
 
     keymgmt_new = 1: fn(*mut c_void) -> *mut c_void;
     keymgmt_gen_init = 2: fn(*mut c_void, c_int, Params) -> *mut c_void;

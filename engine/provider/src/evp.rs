@@ -64,6 +64,11 @@ impl Pkey {
         self.0
     }
 
+    /// The reference, which is the caller's to free.
+    pub fn into_ptr(self) -> *mut sys::EVP_PKEY {
+        std::mem::ManuallyDrop::new(self).0
+    }
+
     /// Makes a key of these values.
     pub fn from_params(
         ctx: &LibCtx,
@@ -346,10 +351,10 @@ macro_rules! algorithm {
 
         impl $name {
             pub fn fetch(ctx: &LibCtx, name: &CStr) -> Option<Self> {
+                let (ctx, name) = (ctx.as_ptr(), name.as_ptr());
                 // SAFETY: the context is alive, and both strings are NUL-terminated.
-                let algorithm =
-                    unsafe { sys::$fetch(ctx.as_ptr(), name.as_ptr(), OTHERS.as_ptr()) };
-                (!algorithm.is_null()).then_some(Self(algorithm))
+                let fetched = unsafe { sys::$fetch(ctx, name, OTHERS.as_ptr()) };
+                (!fetched.is_null()).then_some(Self(fetched))
             }
 
             pub fn as_ptr(&self) -> *const $type {

@@ -25,6 +25,7 @@
 #![allow(unsafe_code, reason = "everything here is called from C, or calls it")]
 
 pub mod builtin;
+mod capabilities;
 mod cipher;
 mod dispatch;
 mod error;

@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use aziot_keys_client::{Client, default_socket};
 
+use crate::capabilities;
 use crate::cipher;
 use crate::dispatch::{self, END, NO_ALGORITHM, Table};
 use crate::error::{Reason, raise};
@@ -220,11 +221,12 @@ unsafe fn configured_socket(
     }
 }
 
-static FUNCTIONS: Table<OSSL_DISPATCH, 5> = Table([
+static FUNCTIONS: Table<OSSL_DISPATCH, 6> = Table([
     dispatch::provider_teardown(teardown),
     dispatch::provider_gettable_params(gettable_params),
     dispatch::provider_get_params(get_params),
     dispatch::provider_query_operation(query_operation),
+    dispatch::provider_get_capabilities(capabilities::answer),
     END,
 ]);
 

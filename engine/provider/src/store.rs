@@ -40,6 +40,8 @@ struct Loader {
     socket: Option<PathBuf>,
     /// The kind of object that the application expects (`OSSL_STORE_INFO_…`); 0 for any.
     expected: c_int,
+    /// A parameter that makes no sense, which is reported when something is to be loaded.
+    wrong: Option<&'static str>,
     done: bool,
 }
 
@@ -67,6 +69,7 @@ unsafe extern "C" fn open(context: *mut c_void, uri: *const c_char) -> *mut c_vo
         uri,
         socket: None,
         expected: 0,
+        wrong: None,
         done: false,
     };
     Box::into_raw(Box::new(loader)).cast()
@@ -83,6 +86,8 @@ unsafe extern "C" fn settable_ctx_params(_context: *mut c_void) -> *const OSSL_P
 }
 
 /// Properties are accepted and have no effect: libcrypto has chosen this loader by them, and nothing else is fetched.
+///
+/// Always succeeds: `OSSL_STORE_open_ex` of OpenSSL 3.0 goes on with a loader that it has closed if a parameter is refused.
 unsafe extern "C" fn set_ctx_params(loader: *mut c_void, list: *const OSSL_PARAM) -> c_int {
     // SAFETY: what `open` has given, which one thread uses at a time.
     let Some(loader) = (unsafe { loader.cast::<Loader>().as_mut() }) else {
@@ -93,18 +98,13 @@ unsafe extern "C" fn set_ctx_params(loader: *mut c_void, list: *const OSSL_PARAM
     match given.int(c"expect") {
         Ok(Some(expected)) => loader.expected = expected,
         Ok(None) => {}
-        Err(()) => return 0,
+        Err(()) => loader.wrong = Some("the parameter `expect` is not a number"),
     }
     match given.text(SOCKET) {
         Ok(Some(socket)) if socket.starts_with('/') => loader.socket = Some(socket.into()),
         Ok(None) => {}
         Ok(Some(_)) | Err(()) => {
-            raise(
-                c"store_set_ctx_params",
-                Reason::Argument,
-                "the parameter `socket` is not an absolute path",
-            );
-            return 0;
+            loader.wrong = Some("the parameter `socket` is not an absolute path");
         }
     }
     1
@@ -123,6 +123,10 @@ impl Loader {
     }
 
     fn load(&self, private: bool) -> Option<Key> {
+        if let Some(wrong) = self.wrong {
+            raise(c"store_load", Reason::Argument, wrong);
+            return None;
+        }
         let remote = match self.remote_key() {
             Ok(remote) => remote,
             Err(reason) => {

@@ -158,7 +158,19 @@ unsafe extern "C" {
         init: OSSL_provider_init_fn,
     ) -> c_int;
     pub fn OSSL_PROVIDER_load(ctx: *mut OSSL_LIB_CTX, name: *const c_char) -> *mut OSSL_PROVIDER;
-    pub fn OSSL_PROVIDER_unload(provider: *mut OSSL_PROVIDER) -> c_int;
+
+    pub fn OSSL_PROVIDER_do_all(
+        ctx: *mut OSSL_LIB_CTX,
+        callback: unsafe extern "C" fn(provider: *mut OSSL_PROVIDER, arg: *mut c_void) -> c_int,
+        arg: *mut c_void,
+    ) -> c_int;
+    pub fn OSSL_PROVIDER_get0_name(provider: *const OSSL_PROVIDER) -> *const c_char;
+    pub fn OSSL_PROVIDER_get_capabilities(
+        provider: *const OSSL_PROVIDER,
+        capability: *const c_char,
+        callback: OSSL_CALLBACK,
+        arg: *mut c_void,
+    ) -> c_int;
 
     // openssl/params.h
     pub fn OSSL_PARAM_locate(params: *mut OSSL_PARAM, key: *const c_char) -> *mut OSSL_PARAM;
