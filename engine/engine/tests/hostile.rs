@@ -165,7 +165,10 @@ fn ke_07_refusing_and_restarting() {
     service.stop();
     let errors = sign(&key).unwrap_err();
     let (_, why) = &entries(&errors)[1];
-    assert!(why.contains("(os error ") && why.contains("aziot-keyd"), "{why}");
+    assert!(
+        why.contains("(os error ") && why.contains("aziot-keyd"),
+        "{why}"
+    );
     service.start();
     sign(&key).unwrap();
 }

@@ -159,12 +159,7 @@ fn ke_05_requests() {
 fn digests_for_p384_are_cut() {
     let service = Service::new(p384());
     let key = service.load();
-    assert_signs(
-        &key,
-        service.original(),
-        MessageDigest::sha512(),
-        false,
-    );
+    assert_signs(&key, service.original(), MessageDigest::sha512(), false);
     let requests = service.requests();
     let sent: Value = serde_json::from_str(&requests.last().unwrap().body).unwrap();
     let digest = Base64::decode_vec(sent["parameters"]["digest"].as_str().unwrap()).unwrap();
@@ -238,8 +233,6 @@ fn decryption_without_evp() {
         assert_eq!((len, &result), (256, &expected));
     }
     // X9.31, and what is no padding at all.
-    #[allow(unsafe_code, reason = "a number that OpenSSL has no name for")]
-    // SAFETY: plain numbers.
     let unknown = Padding::from_raw(5);
     for result in [
         key.private_encrypt(&block, &mut result, unknown),
@@ -284,7 +277,10 @@ fn damaged_ciphertext_is_not_told_apart() {
     // The mode that asks for errors gets them.
     let explicit = Padding::from_raw(8);
     let mut message = vec![0; 256];
-    assert!(key.private_decrypt(&ciphertext, &mut message, explicit).is_err());
+    assert!(
+        key.private_decrypt(&ciphertext, &mut message, explicit)
+            .is_err()
+    );
     original
         .public_encrypt(b"secret", &mut ciphertext, Padding::PKCS1)
         .unwrap();
@@ -336,7 +332,11 @@ fn ke_07_results_that_are_none() {
     for result in ec_results {
         let wrong = result.clone();
         let service = Service::spoiled(p256(), move |request, answer, _| {
-            Some(if request.path() == "sign" { wrong.clone() } else { answer })
+            Some(if request.path() == "sign" {
+                wrong.clone()
+            } else {
+                answer
+            })
         });
         let key = service.load();
         let mut signer = Signer::new(MessageDigest::sha256(), &key).unwrap();
@@ -350,14 +350,21 @@ fn ke_07_results_that_are_none() {
     ] {
         let wrong = result.clone();
         let service = Service::spoiled(rsa(), move |request, answer, _| {
-            Some(if request.path() == "encrypt" { wrong.clone() } else { answer })
+            Some(if request.path() == "encrypt" {
+                wrong.clone()
+            } else {
+                answer
+            })
         });
         let key = service.load();
         let mut signer = Signer::new(MessageDigest::sha256(), &key).unwrap();
         assert!(signer.sign_oneshot_to_vec(b"m").is_err(), "{result}");
         let mut out = vec![0; 256];
         let rsa = key.rsa().unwrap();
-        assert!(rsa.private_decrypt(&[1; 256], &mut out, Padding::PKCS1).is_err());
+        assert!(
+            rsa.private_decrypt(&[1; 256], &mut out, Padding::PKCS1)
+                .is_err()
+        );
     }
 }
 
@@ -365,12 +372,20 @@ fn ke_07_results_that_are_none() {
 #[test]
 fn ke_07_parameters_that_are_none() {
     for (path, value, expected) in [
-        ("parameters/algorithm", "DSA", "unrecognized key algorithm \"DSA\""),
+        (
+            "parameters/algorithm",
+            "DSA",
+            "unrecognized key algorithm \"DSA\"",
+        ),
         ("parameters/ec-curve-oid", "BgUrgQQAIw==", "curve"),
         ("parameters/ec-point", "AgEB", "point"),
     ] {
         let service = Service::spoiled(p256(), move |request, answer, _| {
-            Some(if request.path() == path { json!({ "value": value }) } else { answer })
+            Some(if request.path() == path {
+                json!({ "value": value })
+            } else {
+                answer
+            })
         });
         let error = service
             .try_load(aziot_keys_client::Deadlines::all(support::LONG))

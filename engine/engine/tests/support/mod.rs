@@ -8,6 +8,7 @@
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -62,7 +63,9 @@ type Treat = dyn Fn(&Request, Value, &mut UnixStream) -> Option<Value> + Send + 
 pub struct Service {
     key: PKey<Private>,
     requests: Arc<Mutex<Vec<Request>>>,
+    treat: Arc<Treat>,
     socket: PathBuf,
+    stopped: Arc<AtomicBool>,
     _directory: TempDir,
 }
 
@@ -79,23 +82,43 @@ impl Service {
         treat: impl Fn(&Request, Value, &mut UnixStream) -> Option<Value> + Send + Sync + 'static,
     ) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let socket = directory.path().join("s");
-        let listener = UnixListener::bind(&socket).unwrap();
-        let requests: Arc<Mutex<Vec<Request>>> = Arc::default();
-        let treat: Arc<Treat> = Arc::new(treat);
-        let (seen, pair) = (Arc::clone(&requests), key.clone());
+        let service = Self {
+            key,
+            requests: Arc::default(),
+            treat: Arc::new(treat),
+            socket: directory.path().join("s"),
+            stopped: Arc::default(),
+            _directory: directory,
+        };
+        service.start();
+        service
+    }
+
+    /// Listens, again.
+    pub fn start(&self) {
+        let listener = UnixListener::bind(&self.socket).unwrap();
+        let (requests, key) = (Arc::clone(&self.requests), self.key.clone());
+        let (treat, stopped) = (Arc::clone(&self.treat), Arc::clone(&self.stopped));
+        stopped.store(false, Ordering::SeqCst);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                let (seen, pair, treat) = (Arc::clone(&seen), pair.clone(), Arc::clone(&treat));
-                std::thread::spawn(move || serve(stream.unwrap(), &seen, &pair, &*treat));
+                if stopped.load(Ordering::SeqCst) {
+                    break;
+                }
+                let (requests, key) = (Arc::clone(&requests), key.clone());
+                let treat = Arc::clone(&treat);
+                std::thread::spawn(move || serve(stream.unwrap(), &requests, &key, &*treat));
             }
         });
-        Self {
-            key,
-            requests,
-            socket,
-            _directory: directory,
-        }
+    }
+
+    /// Does not listen any more.
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::SeqCst);
+        // Wakes it; the end of this connection is also the end of its listening.
+        let mut last = UnixStream::connect(&self.socket).unwrap();
+        std::fs::remove_file(&self.socket).unwrap();
+        let _ = last.read(&mut [0]);
     }
 
     /// The private key, through the engine's methods.
@@ -148,12 +171,7 @@ pub fn rsa() -> PKey<Private> {
     PKey::from_rsa(Rsa::generate(2048).unwrap()).unwrap()
 }
 
-fn serve(
-    mut stream: UnixStream,
-    seen: &Mutex<Vec<Request>>,
-    key: &PKey<Private>,
-    treat: &Treat,
-) {
+fn serve(mut stream: UnixStream, seen: &Mutex<Vec<Request>>, key: &PKey<Private>, treat: &Treat) {
     let Some(request) = read(&mut stream) else {
         return;
     };
@@ -217,7 +235,11 @@ fn answer(request: &Request, key: &PKey<Private>) -> Value {
         },
         "parameters/ec-curve-oid" => {
             let curve = key.ec_key().unwrap().group().curve_name().unwrap();
-            let oid = if curve == Nid::SECP384R1 { P384_OID } else { P256_OID };
+            let oid = if curve == Nid::SECP384R1 {
+                P384_OID
+            } else {
+                P256_OID
+            };
             json!({ "value": encoded(oid) })
         }
         "parameters/ec-point" => {
