@@ -311,6 +311,7 @@ fn a_handle_key_in_a_token_that_hangs_stops_no_more_than_it_must() {
 fn ks_36_long_generations_delay_nobody_else() {
     let keyd = start(&[], "max_requests = 100\n");
     let in_file = keyd.get("/key/file1").member("keyHandle");
+    let usual = calls(&keyd)[0].nice;
     let gate = Gate::close(&keyd, "generate");
     let start = Instant::now();
     let pair =
@@ -378,11 +379,12 @@ fn ks_36_long_generations_delay_nobody_else() {
             .iter()
             .find(|call| call.name == "create_key_pair_if_not_exists" && call.id == id)
             .unwrap();
-        assert_eq!((first.thread.as_str(), first.nice), ("aziot-generate", 10));
+        assert_eq!(first.thread, "aziot-generate");
+        assert!(first.nice >= 10, "{first:?}");
     }
     for call in calls(&keyd) {
         assert!(
-            call.thread == "aziot-generate" || call.nice == 0,
+            (call.thread == "aziot-generate") == (call.nice > usual),
             "only generation steps back: {call:?}"
         );
     }

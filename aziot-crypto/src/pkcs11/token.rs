@@ -102,7 +102,7 @@ impl Token {
         self.connect()?;
         other.connect()?;
         let slot = |token: &Self| {
-            lock(&token.shared.state)
+            lock(token.shared.state())
                 .found
                 .as_ref()
                 .map(|found| found.slot)
