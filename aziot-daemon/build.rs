@@ -1,4 +1,5 @@
-//! Says which OpenSSL there is: keys of the Keys Service come through a provider from 3.0 on.
+//! Says which OpenSSL there is: keys of the Keys Service come through a provider from 3.0 on, and
+//! through methods before.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

@@ -11,12 +11,6 @@ use crate::ex_data::Full;
 use crate::key::{NotMade, Pkey};
 use crate::{ec, rsa};
 
-/// Loads private keys that stay in the Keys Service.
-#[derive(Debug)]
-pub struct Keys {
-    client: Client,
-}
-
 /// Why a key could not be loaded.
 #[derive(Clone, Debug)]
 pub enum Error {
@@ -31,39 +25,28 @@ pub enum Error {
 /// A private key. Its private half stays in the Keys Service.
 pub struct PrivateKey(Pkey);
 
-impl Keys {
-    /// Prepares for the Keys Service with this socket. Nothing is connected yet.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Setup`], if memory is short.
-    pub fn new(socket: &Path) -> Result<Self, Error> {
-        Self::with_client(Client::new(socket))
-    }
+/// The key pair with this handle, of the Keys Service with this socket: three exchanges with the service.
+///
+/// # Errors
+///
+/// Any [`Error`].
+pub fn private_key(socket: &Path, handle: &KeyHandle) -> Result<PrivateKey, Error> {
+    private_key_with(&Client::new(socket), handle)
+}
 
-    /// The same with a client that has deadlines of its own.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Setup`], if memory is short.
-    pub fn with_client(client: Client) -> Result<Self, Error> {
-        ec::register()
-            .and_then(|()| rsa::register())
-            .map_err(|Full| Error::Setup)?;
-        Ok(Self { client })
-    }
-
-    /// Loads the key with this handle: three exchanges with the service.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Load`], [`Error::Make`].
-    pub fn private_key(&self, handle: &KeyHandle) -> Result<PrivateKey, Error> {
-        let key = RemoteKey::load(&self.client, handle.clone()).map_err(Error::Load)?;
-        Pkey::private(key)
-            .map(PrivateKey)
-            .map_err(|NotMade| Error::Make)
-    }
+/// The same with a client that may have deadlines of its own. They also hold for the operations with the key.
+///
+/// # Errors
+///
+/// Any [`Error`].
+pub fn private_key_with(client: &Client, handle: &KeyHandle) -> Result<PrivateKey, Error> {
+    ec::register()
+        .and_then(|()| rsa::register())
+        .map_err(|Full| Error::Setup)?;
+    let key = RemoteKey::load(client, handle.clone()).map_err(Error::Load)?;
+    Pkey::private(key)
+        .map(PrivateKey)
+        .map_err(|NotMade| Error::Make)
 }
 
 impl PrivateKey {

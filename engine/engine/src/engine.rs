@@ -19,6 +19,9 @@ use crate::{ec, rsa};
 /// What `ENGINE_get_id` gives. The name that it is loaded by is another: that of its file.
 pub const ID: &CStr = c"aziot-key-openssl-engine";
 
+/// The name of the installed file without its suffix, by which programs look for the engine.
+const FILE_NAME: &CStr = c"aziot_keys";
+
 /// What `ENGINE_get_name` gives.
 pub const NAME: &CStr = c"An openssl engine that talks to the Azure IoT Keys Service";
 
@@ -65,22 +68,16 @@ pub unsafe fn bind(engine: *mut ENGINE, functions: *const dynamic_fns) -> c_int 
             raise(Function::Bind, full);
             return 0;
         }
-        let ok = sys::ENGINE_set_id(engine, ID.as_ptr()) == 1
-            && sys::ENGINE_set_name(engine, NAME.as_ptr()) == 1
-            && sys::ENGINE_set_flags(engine, sys::ENGINE_FLAGS_BY_ID_COPY) == 1
-            && sys::ENGINE_set_init_function(engine, init) == 1
-            && sys::ENGINE_set_destroy_function(engine, destroy) == 1
-            && sys::ENGINE_set_load_privkey_function(engine, load_privkey) == 1
-            && sys::ENGINE_set_load_pubkey_function(engine, load_pubkey) == 1
-            && sys::ENGINE_set_pkey_meths(engine, pkey_meths) == 1;
-        if !ok {
+        if !fill_in(engine, ID) {
             raise(
                 Function::Bind,
                 "libcrypto did not take a part of the engine",
             );
+            return 0;
         }
-        c_int::from(ok)
     }
+    add_by_file_name();
+    1
 }
 
 /// The version of the interface between libcrypto and engines, for a libcrypto with version `theirs`; 0 if they do not fit.
@@ -90,6 +87,46 @@ pub fn check_version(theirs: c_ulong) -> c_ulong {
         sys::OSSL_DYNAMIC_VERSION
     } else {
         0
+    }
+}
+
+/// Whether libcrypto took everything.
+///
+/// # Safety
+///
+/// The engine is alive, and nobody else uses it.
+unsafe fn fill_in(engine: *mut ENGINE, id: &'static CStr) -> bool {
+    // SAFETY: the engine is alive (caller), strings are NUL-terminated, and the hooks are what they should be. All live for
+    // ever: the shared object stays loaded.
+    unsafe {
+        sys::ENGINE_set_id(engine, id.as_ptr()) == 1
+            && sys::ENGINE_set_name(engine, NAME.as_ptr()) == 1
+            && sys::ENGINE_set_flags(engine, sys::ENGINE_FLAGS_BY_ID_COPY) == 1
+            && sys::ENGINE_set_init_function(engine, init) == 1
+            && sys::ENGINE_set_destroy_function(engine, destroy) == 1
+            && sys::ENGINE_set_load_privkey_function(engine, load_privkey) == 1
+            && sys::ENGINE_set_load_pubkey_function(engine, load_pubkey) == 1
+            && sys::ENGINE_set_pkey_meths(engine, pkey_meths) == 1
+    }
+}
+
+/// Adds the engine to libcrypto's list under the name of its file, too.
+///
+/// A program that looks for `aziot_keys` again, for a second key for example, would have it loaded again: the list has it as
+/// [`ID`]. But since 1.1.1m and 3.0.1 libcrypto refuses to load an engine that is loaded already.
+fn add_by_file_name() {
+    // SAFETY: the engine is ours until the list has it, and then the list's. No lock on engines is held in `bind`. If it is
+    // in the list already, that is as well, and no error that anybody should see.
+    unsafe {
+        sys::ERR_set_mark();
+        let engine = sys::ENGINE_new();
+        if !engine.is_null() {
+            if fill_in(engine, FILE_NAME) {
+                sys::ENGINE_add(engine);
+            }
+            sys::ENGINE_free(engine);
+        }
+        sys::ERR_pop_to_mark();
     }
 }
 
@@ -302,4 +339,45 @@ fn given(function: Function, pkey: Result<Pkey, Failure>) -> *mut EVP_PKEY {
         Err(failure) => raise(function, failure),
     }
     ptr::null_mut()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions() {
+        assert_eq!(check_version(0x0002_ffff), 0);
+        assert_eq!(check_version(0x0003_0000), 0x0003_0000);
+        assert_eq!(check_version(0x0004_0000), 0x0003_0000);
+    }
+
+    #[test]
+    fn nothing_to_bind() {
+        let functions = dynamic_fns {
+            // SAFETY: takes nothing.
+            static_state: unsafe { sys::ENGINE_get_static_state() },
+            mem_fns: sys::dynamic_MEM_fns {
+                malloc_fn: None,
+                realloc_fn: None,
+                free_fn: None,
+            },
+        };
+        // SAFETY: NULL is allowed for both.
+        unsafe {
+            assert_eq!(bind(ptr::null_mut(), &raw const functions), 0);
+            let engine = sys::ENGINE_new();
+            assert_eq!(bind(engine, ptr::null()), 0);
+            assert_eq!(bind(engine, &raw const functions), 1);
+            assert_eq!(sys::ENGINE_free(engine), 1);
+        }
+    }
+
+    #[test]
+    fn own_methods() {
+        for nid in NIDS {
+            assert!(own_method(nid).is_some(), "{nid}");
+        }
+        assert!(own_method(-1).is_none());
+    }
 }

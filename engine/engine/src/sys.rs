@@ -193,6 +193,9 @@ unsafe extern "C" {
 
     // openssl/engine.h
     pub fn ENGINE_get_static_state() -> *mut c_void;
+    pub fn ENGINE_new() -> *mut ENGINE;
+    pub fn ENGINE_add(engine: *mut ENGINE) -> c_int;
+    pub fn ENGINE_free(engine: *mut ENGINE) -> c_int;
     pub fn ENGINE_set_id(engine: *mut ENGINE, id: *const c_char) -> c_int;
     pub fn ENGINE_set_name(engine: *mut ENGINE, name: *const c_char) -> c_int;
     pub fn ENGINE_set_flags(engine: *mut ENGINE, flags: c_int) -> c_int;
@@ -260,5 +263,7 @@ unsafe extern "C" {
 
     // openssl/err.h
     pub fn ERR_load_strings_const(strings: *const ERR_STRING_DATA) -> c_int;
+    pub fn ERR_set_mark() -> c_int;
+    pub fn ERR_pop_to_mark() -> c_int;
     pub fn ERR_add_error_data(count: c_int, ...);
 }

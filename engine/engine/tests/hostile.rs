@@ -42,7 +42,7 @@ fn entries(errors: &ErrorStack) -> Vec<(String, String)> {
         .iter()
         .filter(|error| error.library() == Some("aziot_key_openssl_engine"))
         .map(|error| {
-            let function = error.function().map(|function| function.to_string());
+            let function = error.function().map(ToString::to_string);
             (text(function.as_deref()), text(error.data()))
         })
         .collect()

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aziot_keys_client::{Client, Deadlines, KeyHandle, transport};
-use aziot_keys_engine::builtin::Keys;
+use aziot_keys_engine::builtin::{Error, PrivateKey, private_key_with};
 use base64ct::{Base64, Encoding as _};
 use foreign_types_shared::ForeignType;
 use openssl::bn::BigNumContext;
@@ -126,15 +126,9 @@ impl Service {
         self.try_load(Deadlines::all(LONG)).unwrap()
     }
 
-    pub fn try_load(
-        &self,
-        deadlines: Deadlines,
-    ) -> Result<PKey<Private>, aziot_keys_engine::builtin::Error> {
+    pub fn try_load(&self, deadlines: Deadlines) -> Result<PKey<Private>, Error> {
         let client = Client::with(&self.socket, deadlines, transport::Patience::default());
-        let key = Keys::with_client(client)
-            .unwrap()
-            .private_key(&KeyHandle::new(HANDLE))?;
-        Ok(pkey(key))
+        private_key_with(&client, &KeyHandle::new(HANDLE)).map(pkey)
     }
 
     /// The private key itself.
@@ -149,7 +143,7 @@ impl Service {
 }
 
 #[allow(unsafe_code)]
-fn pkey(key: aziot_keys_engine::builtin::PrivateKey) -> PKey<Private> {
+fn pkey(key: PrivateKey) -> PKey<Private> {
     // SAFETY: the key is alive, and the reference is passed on.
     unsafe { ForeignType::from_ptr(key.into_raw()) }
 }
