@@ -66,15 +66,15 @@ bench: release ## Measure everything that has a goal, beside its floor (BENCH_SE
 	cargo build --release --package aziot-tests --bin bench --bin loadgen
 	$(TARGET)/release/bench
 
-.PHONY: fuzz
-fuzz: ## Feed foreign bytes to everything that reads them, a minute for each target (FUZZ_SECONDS=60)
-	scripts/install-deps build fuzz
-	scripts/fuzz
-
 .PHONY: soak
 soak: deps ## Sign 100 000 times over one login on software tokens (SOAK="--softhsm 100000 --tpm 100000 --interrupted 10000")
 	cargo build --workspace $(TEST_FEATURES)
 	$(TARGET)/debug/soak $(SOAK)
+
+.PHONY: fuzz
+fuzz: ## Feed foreign bytes to everything that reads them, a minute for each target (FUZZ_SECONDS=60)
+	scripts/install-deps build fuzz
+	scripts/fuzz
 
 .PHONY: clean
 clean: ## Remove everything that was built

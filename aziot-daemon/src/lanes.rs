@@ -64,9 +64,9 @@ impl Lane {
         }
     }
 
-    /// How far its threads step back for others, as a nice value (sched(7)).
+    /// How far its threads step back for others: what is added to their nice value (sched(7)).
     ///
-    /// At 10 the generator gets a tenth of a processor that somebody else could use as well: it goes on, and who
+    /// With 10 the generator gets a tenth of a processor that somebody else could use as well: it goes on, and who
     /// wakes up beside it runs at once.
     const fn nice(self) -> i32 {
         match self {
@@ -238,9 +238,8 @@ impl<E: Send + 'static> Lanes<E> {
 
 fn work<E: Send>(shared: &Shared<E>, done: &Done<E>, idle: Duration) {
     let nice = shared.lane.nice();
-    // No process is named: on Linux the value is that of the calling thread.
     if nice != 0
-        && let Err(error) = rustix::process::setpriority_process(None, nice)
+        && let Err(error) = step_back(nice)
     {
         log::debug!("could not lower the priority of a worker thread: {error}");
     }
@@ -268,6 +267,13 @@ fn work<E: Send>(shared: &Shared<E>, done: &Done<E>, idle: Duration) {
             return;
         }
     }
+}
+
+/// Lowers the priority of this thread by `nice`, as far as that goes.
+fn step_back(nice: i32) -> Result<(), rustix::io::Errno> {
+    // No process is named: on Linux that means the calling thread alone.
+    let present = rustix::process::getpriority_process(None)?;
+    rustix::process::setpriority_process(None, present.saturating_add(nice).min(19))
 }
 
 #[cfg(test)]
@@ -336,6 +342,48 @@ mod tests {
             lanes.run(Lane::Local, move || n).unwrap();
             assert_eq!(collect(&lanes, &mut poll, 1), [n]);
             assert!(!lanes.is_writing(), "after job {n}");
+        }
+    }
+
+    #[test]
+    fn only_generation_steps_back() {
+        let (lanes, mut poll) = lanes();
+        let nice = || rustix::process::getpriority_process(None).unwrap();
+        let usual = nice();
+        for lane in Lane::ALL {
+            lanes
+                .run(lane, move || u32::try_from(nice() + 20).unwrap())
+                .unwrap();
+            let expected = match lane {
+                Lane::Generate => (usual + 10).min(19),
+                _ => usual,
+            };
+            let seen = collect(&lanes, &mut poll, 1);
+            assert_eq!(seen, [u32::try_from(expected + 20).unwrap()], "{lane:?}");
+        }
+        assert_eq!(nice(), usual);
+    }
+
+    #[test]
+    fn what_writes_keys_is_worth_waiting_for() {
+        for (lane, worth) in [
+            (Lane::Local, true),
+            (Lane::Generate, true),
+            (Lane::Token, true),
+            (Lane::Library, true),
+            (Lane::Report, false),
+            (Lane::Cloud, false),
+        ] {
+            let (lanes, mut poll) = lanes();
+            let gate = Arc::new(Mutex::new(()));
+            let closed = gate.lock().unwrap();
+            let inside = Arc::clone(&gate);
+            lanes
+                .run(lane, move || u32::from(inside.lock().is_ok()))
+                .unwrap();
+            assert_eq!(lanes.is_writing(), worth, "{lane:?}");
+            drop(closed);
+            assert_eq!(collect(&lanes, &mut poll, 1), [1]);
         }
     }
 

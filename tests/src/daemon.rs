@@ -596,15 +596,29 @@ impl Log {
         self.wait_for_more(text, 0)
     }
 
+    /// Waits for a line that contains all of `parts`, and returns it.
+    ///
+    /// # Panics
+    /// When none comes.
+    pub fn wait_for_all(&self, parts: &[&str]) -> String {
+        self.wait_until(&format!("{parts:?}"), 0, |line| {
+            parts.iter().all(|part| line.contains(part))
+        })
+    }
+
     /// Waits until more than `seen` lines contain `text`, and returns the last of them.
     ///
     /// # Panics
     /// When there is none.
     pub fn wait_for_more(&self, text: &str, seen: usize) -> String {
+        self.wait_until(&format!("{text:?}"), seen, |line| line.contains(text))
+    }
+
+    fn wait_until(&self, what: &str, seen: usize, fits: impl Fn(&str) -> bool) -> String {
         let end = Instant::now() + PATIENCE;
         let mut lines = self.shared.0.lock().expect("no panic while writing");
         loop {
-            let mut matching = lines.iter().filter(|line| line.contains(text));
+            let mut matching = lines.iter().filter(|line| fits(line));
             if let Some(line) = matching.nth(seen) {
                 return line.clone();
             }
@@ -612,7 +626,7 @@ impl Log {
             if left.is_zero() {
                 let all = lines.join("\n");
                 drop(lines);
-                panic!("no {text:?} in the log:\n{all}");
+                panic!("no {what} in the log:\n{all}");
             }
             lines = self
                 .shared

@@ -48,9 +48,8 @@ pub struct Report {
     slowest: Duration,
     failures: u64,
     longest_interruption: Duration,
-    logins: usize,
-    loads: usize,
-    sessions: usize,
+    /// Calls of `C_Login`, `C_Initialize` and `C_OpenSession`, before the signatures and with them.
+    calls: [[usize; 3]; 2],
     memory: [Memory; 2],
     descriptors: [usize; 2],
     log: Vec<String>,
@@ -109,6 +108,10 @@ pub fn run(plan: Plan, mut progress: impl FnMut(&str)) -> Report {
         interruption: AtomicU64::new(0),
         given_up: AtomicBool::new(false),
     };
+    let calls = |site: &Site| {
+        ["C_Login", "C_Initialize", "C_OpenSession"].map(|function| site.recorder().count(function))
+    };
+    let calls_before = calls(&site);
     let warm = plan.signatures / 10;
     let mut before = None;
     let mut interrupted = !plan.interrupt;
@@ -166,9 +169,7 @@ pub fn run(plan: Plan, mut progress: impl FnMut(&str)) -> Report {
         slowest: micros(&shared.slowest),
         failures: shared.failures.load(Ordering::Relaxed),
         longest_interruption: micros(&shared.interruption),
-        logins: site.recorder().count("C_Login"),
-        loads: site.recorder().count("C_Initialize"),
-        sessions: site.recorder().count("C_OpenSession"),
+        calls: [calls_before, calls(&site)],
         memory: [before.0, after.0],
         descriptors: [before.1, after.1],
         log: log.lines().map(str::to_owned).collect(),
@@ -247,6 +248,12 @@ fn sign(
 }
 
 impl Report {
+    /// Logins, loads and sessions that the signatures themselves took.
+    fn during(&self) -> [usize; 3] {
+        let [before, after] = self.calls;
+        std::array::from_fn(|n| after[n] - before[n])
+    }
+
     /// What is not as it should be; nothing when the run has passed.
     #[must_use]
     pub fn complaints(&self) -> Vec<String> {
@@ -260,14 +267,14 @@ impl Report {
         }
         let [open_before, open_after] = self.descriptors;
         if open_after > open_before + 4 {
-            complaints.push(format!("{} descriptors became {}", open_before, open_after));
+            complaints.push(format!("{open_before} descriptors became {open_after}"));
         }
         if !self.plan.interrupt {
-            // Every further login belongs to a module that was loaded again.
-            if self.logins > self.loads {
+            // A module that is loaded again takes a login with it.
+            let [logins, loads, _] = self.during();
+            if logins > loads {
                 complaints.push(format!(
-                    "{} logins in {} loads of the module",
-                    self.logins, self.loads
+                    "{logins} logins in {loads} new loads of the module"
                 ));
             }
             if self.failures > 0 {
@@ -284,6 +291,7 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [before, after] = self.memory;
+        let [logins, loads, sessions] = self.during();
         let seconds = self.elapsed.as_secs_f64();
         writeln!(
             f,
@@ -295,8 +303,8 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "  module          loaded {} times, {} logins, {} sessions opened",
-            self.loads, self.logins, self.sessions
+            "  module          loaded {} times, {} logins, {} sessions opened; during the run {loads}, {logins}, {sessions}",
+            self.calls[1][1], self.calls[1][0], self.calls[1][2]
         )?;
         writeln!(
             f,

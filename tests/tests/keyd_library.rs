@@ -12,6 +12,11 @@ use aziot_tests::fixture::{self, HANDLE_KEY, Keyd, VERSION};
 use aziot_tests::root::Root;
 use aziot_tests::users;
 use base64ct::{Base64, Encoding as _};
+use openssl::bn::BigNumContext;
+use openssl::ec::{EcGroup, EcKey, EcPoint};
+use openssl::ecdsa::EcdsaSig;
+use openssl::nid::Nid;
+use openssl::sha::sha256;
 use serde_json::json;
 
 const INVALID: &str = "a parameter has an invalid value";
@@ -83,6 +88,16 @@ fn assert_two_calls(calls: &[String]) {
     }
 }
 
+/// Whether OpenSSL takes a signature for one of the digest by the pair with this point.
+fn verifies_on_p256(point: &[u8], digest: &[u8], signature: &[u8]) -> bool {
+    let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap();
+    let mut context = BigNumContext::new().unwrap();
+    let point = EcPoint::from_bytes(&group, point, &mut context).unwrap();
+    let public = EcKey::from_public_key(&group, &point).unwrap();
+    let signature = EcdsaSig::from_der(signature).unwrap();
+    signature.verify(digest, &public).unwrap()
+}
+
 fn use_everything(keyd: &Keyd) {
     let handle = keyd.import("k", b"bytes");
     assert_eq!(
@@ -126,6 +141,16 @@ fn use_everything(keyd: &Keyd) {
         parameter("ec-curve-oid").json(),
         json!({ "value": "BggqhkjOPQMBBw==" })
     );
+    let point = Base64::decode_vec(&parameter("ec-point").member("value")).unwrap();
+    let digest = sha256(b"m");
+    let body = json!({
+        "keyHandle": pair,
+        "algorithm": "ECDSA",
+        "parameters": { "digest": Base64::encode_string(&digest) },
+    });
+    let signature = Base64::decode_vec(&keyd.post("/sign", &body).member("signature")).unwrap();
+    assert!(verifies_on_p256(&point, &digest, &signature));
+    assert!(!verifies_on_p256(&point, &sha256(b"n"), &signature));
     parameter("rsa-modulus").assert_message(400, INVALID);
     parameter("nonsense").assert_message(400, INVALID);
 

@@ -766,7 +766,7 @@ fn ks_38_the_log_keeps_secrets_of_every_operation(back_end: BackEnd) {
     for file in site.files() {
         let path = site.keyd.root.join("var/lib/aziot/keyd/keys").join(file);
         let content = fs::read(path).unwrap();
-        secrets.push(Base64::encode_string(&content)[..24].to_owned());
+        secrets.push(Base64::encode_string(&content).chars().take(24).collect());
         if let Ok(text) = String::from_utf8(content) {
             secrets.extend(text.lines().nth(1).map(str::to_owned));
         }
@@ -802,15 +802,15 @@ fn kf_a_key_of_one_kind_is_not_used_as_the_other(back_end: BackEnd) {
         let pair = site.pair("pair", "ec-p256");
         let file = site.keyd.root.key_file("pair");
         let before = fs::read(&file).unwrap();
-        site.keyd.get("/key/pair").assert_message(500, INTERNAL);
         let create = json!({ "keyId": "pair", "usage": "sign" });
-        site.keyd
-            .post("/key", &create)
-            .assert_message(500, INTERNAL);
         let import = json!({ "keyId": "pair", "keyBytes": "QUJD", "usage": "sign" });
-        site.keyd
-            .post("/key", &import)
-            .assert_message(500, INTERNAL);
+        for response in [
+            site.keyd.get("/key/pair"),
+            site.keyd.post("/key", &create),
+            site.keyd.post("/key", &import),
+        ] {
+            response.assert_message(400, INVALID);
+        }
         assert_eq!(fs::read(&file).unwrap(), before);
         assert_signs(&site, &pair);
     }

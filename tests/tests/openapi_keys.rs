@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 
 use aziot_core::api::keys;
 use aziot_core::limits;
+use aziot_tests::back_end::{BackEnd, Site};
+use aziot_tests::binaries;
 use aziot_tests::client::{Client, Response, eventually, request};
 use aziot_tests::fixture::{self, A, B, C, D, HANDLE_KEY, Keyd};
 use aziot_tests::openapi::{Coverage, Document, Operation};
@@ -504,6 +506,53 @@ fn strangers(document: &Document, coverage: &mut Coverage) -> bool {
         assert_eq!(response.status, 401, "{}: {response}", operation.id);
     }
     true
+}
+
+/// `GET /status` with everything in it: keys and tokens, a token that fails, and a library that cannot tell.
+#[test]
+fn status_is_as_documented() {
+    let document = document();
+    let mut coverage = Coverage::default();
+    let operation = document.named("status");
+    let mut status = |keyd: &Keyd| {
+        let response = send(&mut coverage, keyd, operation, &target(operation), None);
+        assert_eq!(response.status, 200);
+        response.json()
+    };
+
+    let site = Site::new(BackEnd::SoftHsm);
+    let pair = site.pair("pair", "ec-p256");
+    let working = status(&site.keyd);
+    assert_eq!(working["state"], "running");
+    assert_eq!(working["tokens"][0]["state"], "working", "{working}");
+    let keys = working["keys"].as_array().unwrap();
+    let known = keys.iter().find(|key| key["id"] == "pair");
+    assert_eq!(known.unwrap()["location"], "pkcs11", "{working}");
+    let _removed = site.softhsm.as_ref().unwrap().remove_all();
+    eventually("the token is missed", || {
+        site.ecdsa(&pair, &[1; 32]).status != 200
+    });
+    let failing = status(&site.keyd);
+    assert_eq!(failing["state"], "degraded", "{failing}");
+    assert_eq!(failing["tokens"][0]["state"], "failing", "{failing}");
+    assert!(failing["reason"].is_string(), "{failing}");
+
+    let root = root();
+    let libraries = root.join("libraries");
+    binaries::compile_shared(
+        "thirdparty_keys.c",
+        &[],
+        &["-lcrypto"],
+        &libraries,
+        "libaziot_keys.so",
+    );
+    let keyd = Keyd::launch(root, |launch| launch.libraries(&libraries));
+    let nothing = status(&keyd);
+    assert_eq!(
+        (&nothing["keys"], &nothing["tokens"]),
+        (&Value::Null, &Value::Null)
+    );
+    assert_eq!(nothing["library"]["extended"], false);
 }
 
 /// Whatever is not documented does not answer: it is 404, or the method is not allowed.

@@ -35,9 +35,12 @@
 mod ec;
 mod error;
 mod keys;
+mod login;
 mod module;
 mod objects;
 mod pair;
+mod selector;
+mod session;
 mod token;
 
 pub use self::error::Error;

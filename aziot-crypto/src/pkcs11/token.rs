@@ -1,31 +1,19 @@
-//! Finding a token, logging in, sessions, and what happens when one of these is lost.
+//! Operations on a token, and what happens when something they need is lost.
 
 use core::cell::Cell;
-use core::ffi::c_ulong;
 use core::fmt;
 use core::fmt::Write as _;
-use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use aziot_core::percent::Set;
-use aziot_core::uri::{self, Demands, Pkcs11 as Uri};
-use cryptoki::context::Pkcs11;
-use cryptoki::error::{Error as CryptokiError, RvError};
-use cryptoki::session::{Session, SessionState, UserType};
-use cryptoki::slot::{Slot, TokenInfo};
-use cryptoki::types::RawAuthPin;
-use subtle::ConstantTimeEq;
-use zeroize::Zeroizing;
+use cryptoki::session::Session;
 
 use super::error::{Cause, Error, Severity};
-use super::module::{Loaded, Module, Timing, lock, printable, value_of};
+use super::login::is_logged_in;
+use super::module::{Loaded, Module, Timing, lock};
 use super::objects::{Changes, Handles};
-
-/// Longest PIN that is read from a file, in bytes.
-const MAX_PIN_LEN: u64 = 4096;
+use super::selector::Pin;
+use super::session::{Shared, State};
 
 /// A token, found when it is first needed.
 #[derive(Clone)]
@@ -52,13 +40,13 @@ impl Token {
     /// The URI that names the token, without PIN and object; values are percent-encoded.
     #[must_use]
     pub fn uri_without_pin(&self) -> String {
-        self.shared.selector.to_string()
+        self.shared.selector().to_string()
     }
 
     /// How the token is doing, by the last operation that told something about it.
     #[must_use]
     pub fn state(&self) -> TokenState {
-        let state = lock(&self.shared.state);
+        let state = lock(self.shared.state());
         let next_attempt = match &state.condition {
             Condition::Failing(_) => self
                 .module
@@ -76,7 +64,7 @@ impl Token {
 
     /// What is remembered about objects.
     pub(super) fn handles(&self) -> &Handles {
-        &self.shared.handles
+        self.shared.handles()
     }
 
     pub(super) fn timing(&self) -> &Timing {
@@ -85,7 +73,15 @@ impl Token {
 
     /// Who changes objects.
     pub(super) fn changes(&self) -> &Changes {
-        &self.shared.changes
+        self.shared.changes()
+    }
+
+    pub(super) fn module(&self) -> &Module {
+        &self.module
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     /// Whether both are the same token, found in the same way and with the same PIN.
@@ -106,7 +102,7 @@ impl Token {
         self.connect()?;
         other.connect()?;
         let slot = |token: &Self| {
-            lock(&token.shared.state)
+            lock(token.shared.state())
                 .found
                 .as_ref()
                 .map(|found| found.slot)
@@ -153,7 +149,9 @@ impl Token {
             match severity {
                 _ if committed => return Err(self.failed(cause)),
                 Severity::Ordinary => return Err(self.failed(cause)),
-                Severity::Fatal if blame == Blame::Data => return Err(cause),
+                Severity::Fatal if blame == Blame::Data && !matches!(cause, Cause::Handles) => {
+                    return Err(cause);
+                }
                 Severity::Fatal => {}
                 _ if !reopened && !missing => {
                     log::debug!("{}: {cause}; trying again", self.place());
@@ -227,7 +225,7 @@ impl Token {
 
     fn place(&self) -> String {
         let mut place = self.uri_without_pin();
-        if let Some(found) = &lock(&self.shared.state).found {
+        if let Some(found) = &lock(self.shared.state()).found {
             let _ = write!(place, ", token {found}");
         }
         let _ = write!(place, ", module {}", self.module.path().display());
@@ -308,11 +306,11 @@ impl Work<'_> {
                 .verified
                 .is_some_and(|time| time.elapsed() < self.token.timing().handles)
         };
-        if fresh(&lock(&shared.state)) {
+        if fresh(&lock(shared.state())) {
             return Ok(());
         }
-        let now = shared.selector.find(self.library.context()?)?;
-        let mut state = lock(&shared.state);
+        let now = shared.selector().find(self.library.context()?)?;
+        let mut state = lock(shared.state());
         let same = state
             .found
             .as_ref()
@@ -326,8 +324,8 @@ impl Work<'_> {
 
     fn has_no_pin(&self) -> bool {
         let shared = &self.token.shared;
-        matches!(shared.selector.pin, Pin::None)
-            && !lock(&shared.state)
+        matches!(shared.selector().pin, Pin::None)
+            && !lock(shared.state())
                 .found
                 .as_ref()
                 .is_some_and(|found| found.protected)
@@ -335,588 +333,10 @@ impl Work<'_> {
 
     /// Whether private objects are visible: the user is logged in, or the token does without.
     pub(super) fn sees_private_objects(&self) -> Result<bool, Cause> {
-        let free = lock(&self.token.shared.state)
+        let free = lock(self.token.shared.state())
             .found
             .as_ref()
             .is_some_and(|found| !found.login_required);
         Ok(free || is_logged_in(self.session)?)
     }
-
-    /// Logs the user in, unless that is done, or there is nothing to do it with.
-    pub(super) fn log_in(&self) -> Result<(), Cause> {
-        let shared = &self.token.shared;
-        let (serial, protected) = match &lock(&shared.state).found {
-            Some(found) => (found.identity.clone(), found.protected),
-            None => (String::new(), false),
-        };
-        if matches!(shared.selector.pin, Pin::None) && !protected {
-            return Ok(());
-        }
-        if is_logged_in(self.session)? {
-            return Ok(());
-        }
-        let pin = if protected {
-            None
-        } else {
-            shared.selector.pin.read()?
-        };
-        let mut refusals = self.token.module.refusals();
-        let tried = pin.as_ref().map_or(&b""[..], |pin| pin.as_slice());
-        if let Some(value) = refusals.find(&serial, tried) {
-            return Err(Cause::Pin {
-                value,
-                remembered: true,
-            });
-        }
-        let result = match &pin {
-            Some(pin) => {
-                let pin = RawAuthPin::new(Box::new(pin.to_vec()));
-                self.session.login_with_raw(UserType::User, &pin)
-            }
-            // The PIN is entered at the token.
-            None => self.session.login(UserType::User, None),
-        };
-        match result {
-            Ok(()) | Err(CryptokiError::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(()),
-            Err(CryptokiError::Pkcs11(
-                value @ (RvError::PinIncorrect
-                | RvError::PinInvalid
-                | RvError::PinLenRange
-                | RvError::PinExpired
-                | RvError::PinLocked),
-                _,
-            )) => {
-                refusals.add(serial, tried, value);
-                Err(Cause::Pin {
-                    value,
-                    remembered: false,
-                })
-            }
-            Err(err) => Err(err.into()),
-        }
-    }
-}
-
-fn is_logged_in(session: &Session) -> Result<bool, Cause> {
-    Ok(matches!(
-        session.get_session_info()?.session_state(),
-        SessionState::RoUser | SessionState::RwUser | SessionState::RwSecurityOfficer
-    ))
-}
-
-/// A session taken out of the pool. Goes back when dropped.
-struct Lease<'a> {
-    shared: &'a Shared,
-    session: Option<Session>,
-}
-
-impl Lease<'_> {
-    fn session(&self) -> Result<&Session, Cause> {
-        self.session.as_ref().ok_or(Cause::Malformed("session"))
-    }
-
-    /// Does not give the session back; closes it, unless it is gone anyway and its handle may be somebody else's by now.
-    fn discard(mut self, close: bool) {
-        if let Some(session) = self.session.take() {
-            if close {
-                close_session(session);
-            }
-            lock(&self.shared.state).open -= 1;
-            self.shared.freed.notify_one();
-        }
-    }
-}
-
-impl Drop for Lease<'_> {
-    fn drop(&mut self) {
-        if let Some(session) = self.session.take() {
-            lock(&self.shared.state).idle.push(session);
-            self.shared.freed.notify_one();
-        }
-    }
-}
-
-impl Token {
-    /// A free session, a new one, or one that somebody gives back in time.
-    fn lease(&self, library: &Loaded<'_>) -> Result<Lease<'_>, Cause> {
-        let shared = &*self.shared;
-        let wait = self.timing().session_wait;
-        let deadline = Instant::now() + wait;
-        let mut state = lock(&shared.state);
-        loop {
-            if let Some(session) = state.idle.pop() {
-                return Ok(Lease {
-                    shared,
-                    session: Some(session),
-                });
-            }
-            if state.open < state.max.unwrap_or(Timing::MAX_SESSIONS) {
-                state.open += 1;
-                drop(state);
-                match self.open(library) {
-                    Ok(session) => {
-                        return Ok(Lease {
-                            shared,
-                            session: Some(session),
-                        });
-                    }
-                    Err(cause) => {
-                        state = lock(&shared.state);
-                        state.open -= 1;
-                        shared.freed.notify_one();
-                        let full = matches!(
-                            cause,
-                            Cause::Call {
-                                value: RvError::SessionCount,
-                                ..
-                            }
-                        );
-                        if !full || state.open == 0 {
-                            return Err(cause);
-                        }
-                        // The token has no more than these for us.
-                        state.max = Some(state.open);
-                        continue;
-                    }
-                }
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(Cause::Busy(wait));
-            }
-            state = shared
-                .freed
-                .wait_timeout(state, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
-        }
-    }
-
-    fn open(&self, library: &Loaded<'_>) -> Result<Session, Cause> {
-        let context = library.context()?;
-        let known = lock(&self.shared.state)
-            .found
-            .as_ref()
-            .map(|found| found.slot);
-        let slot = match known {
-            Some(slot) => slot,
-            None => {
-                let found = self.shared.selector.find(context)?;
-                let slot = found.slot;
-                let mut state = lock(&self.shared.state);
-                state.found = Some(found);
-                state.verified = Some(Instant::now());
-                slot
-            }
-        };
-        // Closed by us or by C_Finalize, never by going out of scope: by then the handle may be another session's.
-        Ok(context.open_rw_session_no_drop(slot)?)
-    }
-}
-
-fn close_session(session: Session) {
-    if let Err(err) = session.close() {
-        log::debug!("C_CloseSession returned {}", value_of(err));
-    }
-}
-
-/// What all holders of a token share.
-pub(super) struct Shared {
-    selector: Selector,
-    state: Mutex<State>,
-    freed: Condvar,
-    handles: Handles,
-    changes: Changes,
-}
-
-struct State {
-    found: Option<Found>,
-    /// When the token was last seen where it was found.
-    verified: Option<Instant>,
-    idle: Vec<Session>,
-    /// Sessions that are idle or in use.
-    open: usize,
-    /// As many as the token gives us, if that is less than we would like.
-    max: Option<usize>,
-    condition: Condition,
-    since: SystemTime,
-}
-
-impl Shared {
-    pub(super) fn new(selector: Selector) -> Self {
-        Self {
-            selector,
-            state: Mutex::new(State {
-                found: None,
-                verified: None,
-                idle: Vec::new(),
-                open: 0,
-                max: None,
-                condition: Condition::Unused,
-                since: SystemTime::now(),
-            }),
-            freed: Condvar::new(),
-            handles: Handles::default(),
-            changes: Changes::default(),
-        }
-    }
-
-    pub(super) fn selector(&self) -> &Selector {
-        &self.selector
-    }
-
-    /// The module is about to be finalised: sessions are not closed one by one.
-    pub(super) fn forget(&self) {
-        let mut state = lock(&self.state);
-        state.open -= state.idle.len();
-        state.idle.clear();
-        state.found = None;
-        state.verified = None;
-        state.max = None;
-        drop(state);
-        self.handles.clear();
-    }
-
-    fn forget_after(&self, severity: Severity) {
-        if severity == Severity::Ordinary {
-            return;
-        }
-        self.handles.clear();
-        if !severity.closes_sessions() {
-            return;
-        }
-        let mut state = lock(&self.state);
-        // Before a new session gets the number of one of these.
-        while let Some(session) = state.idle.pop() {
-            state.open -= 1;
-            close_session(session);
-        }
-        state.found = None;
-        state.verified = None;
-        state.max = None;
-        drop(state);
-        self.freed.notify_all();
-    }
-
-    fn note(&self, condition: Condition) {
-        let mut state = lock(&self.state);
-        if state.condition == condition {
-            return;
-        }
-        let same_kind =
-            core::mem::discriminant(&state.condition) == core::mem::discriminant(&condition);
-        if !same_kind {
-            if let (Condition::Failing(_), Condition::Working) = (&state.condition, &condition) {
-                log::info!("PKCS#11 token {} works again", self.selector);
-            }
-            state.since = SystemTime::now();
-        }
-        state.condition = condition;
-    }
-}
-
-/// A token that was found.
-struct Found {
-    slot: Slot,
-    label: String,
-    /// Tells it from any other token, also from one that is put into the same slot.
-    identity: String,
-    /// `CKF_PROTECTED_AUTHENTICATION_PATH`: the PIN is entered at the token.
-    protected: bool,
-    login_required: bool,
-}
-
-impl Found {
-    fn new(slot: Slot, info: Option<&TokenInfo>) -> Self {
-        let Some(info) = info else {
-            return Self {
-                slot,
-                label: String::new(),
-                identity: String::new(),
-                protected: false,
-                login_required: true,
-            };
-        };
-        let text = |text| printable(text);
-        Self {
-            slot,
-            label: text(info.label()),
-            identity: format!(
-                "{}\n{}\n{}\n{}",
-                text(info.manufacturer_id()),
-                text(info.model()),
-                text(info.serial_number()),
-                text(info.label()),
-            ),
-            protected: info.protected_authentication_path(),
-            login_required: info.login_required(),
-        }
-    }
-}
-
-impl fmt::Display for Found {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "\"{}\" in slot {}", self.label, self.slot.id())
-    }
-}
-
-/// PINs that tokens refused.
-#[derive(Default)]
-pub(super) struct Refusals(Vec<Refusal>);
-
-struct Refusal {
-    identity: String,
-    pin: Zeroizing<Vec<u8>>,
-    value: RvError,
-}
-
-impl Refusals {
-    fn find(&self, identity: &str, pin: &[u8]) -> Option<RvError> {
-        self.0
-            .iter()
-            .find(|refusal| {
-                refusal.identity == identity && refusal.pin.as_slice().ct_eq(pin).into()
-            })
-            .map(|refusal| refusal.value)
-    }
-
-    fn add(&mut self, identity: String, pin: &[u8], value: RvError) {
-        self.0.push(Refusal {
-            identity,
-            pin: Zeroizing::new(pin.to_vec()),
-            value,
-        });
-    }
-}
-
-/// How to find a token and log in to it.
-#[derive(PartialEq)]
-pub(super) struct Selector {
-    place: Place,
-    manufacturer: Option<String>,
-    model: Option<String>,
-    serial: Option<String>,
-    pin: Pin,
-}
-
-#[derive(PartialEq)]
-enum Place {
-    Id(c_ulong),
-    Label(String),
-}
-
-#[derive(PartialEq)]
-enum Pin {
-    None,
-    Value(Zeroizing<Vec<u8>>),
-    /// As written in the URI.
-    Source(String),
-}
-
-impl Selector {
-    pub(super) fn of(uri: &Uri<'_>) -> Self {
-        let Demands {
-            manufacturer,
-            model,
-            serial,
-        } = uri.demands;
-        Self {
-            place: match uri.slot {
-                uri::Slot::Id(id) => Place::Id(id),
-                uri::Slot::Label(label) => Place::Label(label.to_owned()),
-            },
-            manufacturer: manufacturer.map(str::to_owned),
-            model: model.map(str::to_owned),
-            serial: serial.map(str::to_owned),
-            pin: match (uri.pin, uri.pin_source) {
-                (Some(pin), _) => Pin::Value(Zeroizing::new(pin.as_bytes().to_vec())),
-                (None, Some(source)) => Pin::Source(source.to_owned()),
-                (None, None) => Pin::None,
-            },
-        }
-    }
-
-    fn find(&self, context: &Pkcs11) -> Result<Found, Cause> {
-        match &self.place {
-            Place::Id(id) => self.find_by_id(context, *id),
-            Place::Label(label) => self.find_by_label(context, label),
-        }
-    }
-
-    /// The slot is taken as it is; only what the URI demands beside its number is checked.
-    fn find_by_id(&self, context: &Pkcs11, id: c_ulong) -> Result<Found, Cause> {
-        let slot = Slot::try_from(id)?;
-        let info = match context.get_token_info(slot) {
-            Ok(info) => Some(info),
-            Err(err) => {
-                log::debug!("C_GetTokenInfo of slot {id} returned {}", value_of(err));
-                None
-            }
-        };
-        let fits = match &info {
-            Some(info) => self.accepts(info),
-            None => !self.is_demanding(),
-        };
-        if !fits {
-            return Err(Cause::NoToken {
-                wanted: self.wanted(),
-                found: info
-                    .iter()
-                    .map(|info| format!("\"{}\"", printable(info.label())))
-                    .collect(),
-            });
-        }
-        Ok(Found::new(slot, info.as_ref()))
-    }
-
-    fn find_by_label(&self, context: &Pkcs11, label: &str) -> Result<Found, Cause> {
-        let mut fitting: Option<Found> = None;
-        let mut labels = Vec::new();
-        for slot in context.get_slots_with_token()? {
-            let info = match context.get_token_info(slot) {
-                Ok(info) => info,
-                Err(err) => {
-                    log::debug!(
-                        "skipping slot {}: C_GetTokenInfo returned {}",
-                        slot.id(),
-                        value_of(err)
-                    );
-                    continue;
-                }
-            };
-            if !info.token_initialized() {
-                continue;
-            }
-            if trimmed(info.label()) != label || !self.accepts(&info) {
-                labels.push(format!("\"{}\"", printable(info.label())));
-                continue;
-            }
-            match &fitting {
-                None => fitting = Some(Found::new(slot, Some(&info))),
-                Some(first) => {
-                    log::warn!(
-                        "slots {} and {} both have a token that fits {self}; using the first; `serial` in the URI can tell them apart",
-                        first.slot.id(),
-                        slot.id()
-                    );
-                    break;
-                }
-            }
-        }
-        fitting.ok_or_else(|| Cause::NoToken {
-            wanted: self.wanted(),
-            found: labels,
-        })
-    }
-
-    fn accepts(&self, info: &TokenInfo) -> bool {
-        let fits = |demand: &Option<String>, value: &str| {
-            demand
-                .as_deref()
-                .is_none_or(|demand| demand == trimmed(value))
-        };
-        fits(&self.manufacturer, info.manufacturer_id())
-            && fits(&self.model, info.model())
-            && fits(&self.serial, info.serial_number())
-    }
-
-    fn is_demanding(&self) -> bool {
-        self.manufacturer.is_some() || self.model.is_some() || self.serial.is_some()
-    }
-
-    /// For "could not find a slot with …".
-    fn wanted(&self) -> String {
-        let mut wanted = match &self.place {
-            Place::Id(id) => format!("id {id}"),
-            Place::Label(label) => format!("a token labelled \"{label}\""),
-        };
-        for (name, value) in self.demands() {
-            let _ = write!(wanted, ", {name} \"{value}\"");
-        }
-        wanted
-    }
-
-    fn demands(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        [
-            ("manufacturer", &self.manufacturer),
-            ("model", &self.model),
-            ("serial", &self.serial),
-        ]
-        .into_iter()
-        .filter_map(|(name, value)| Some((name, value.as_deref()?)))
-    }
-}
-
-impl fmt::Display for Selector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const SET: Set = Set::PUNCTUATION;
-        match &self.place {
-            Place::Id(id) => write!(f, "pkcs11:slot-id={id}")?,
-            Place::Label(label) => write!(f, "pkcs11:token={}", SET.encode(label))?,
-        }
-        for (name, value) in self.demands() {
-            write!(f, ";{name}={}", SET.encode(value))?;
-        }
-        Ok(())
-    }
-}
-
-/// Fields of fixed length are padded with blanks, by some modules with NULs.
-fn trimmed(text: &str) -> &str {
-    text.trim_matches(|c: char| c.is_whitespace() || c == '\0')
-}
-
-impl Pin {
-    /// Reads it anew each time: a corrected file takes effect without a restart.
-    fn read(&self) -> Result<Option<Zeroizing<Vec<u8>>>, Cause> {
-        match self {
-            Self::None => Ok(None),
-            Self::Value(pin) => Ok(Some(pin.clone())),
-            Self::Source(source) => read_pin(source).map(Some),
-        }
-    }
-}
-
-/// The first line of a file that is named by a `file:` URI or an absolute path.
-fn read_pin(source: &str) -> Result<Zeroizing<Vec<u8>>, Cause> {
-    let failed = |path: &Path, reason: String| Cause::PinSource {
-        path: path.to_owned(),
-        reason,
-    };
-    let path = if source.starts_with('/') {
-        PathBuf::from(source)
-    } else {
-        use std::os::unix::ffi::OsStrExt as _;
-        let mut decoded = vec![0; source.len() + 1];
-        let path = uri::file_path(source, &mut decoded).map_err(|_| {
-            failed(
-                Path::new(source),
-                "it is neither a `file:` URI nor an absolute path".to_owned(),
-            )
-        })?;
-        PathBuf::from(std::ffi::OsStr::from_bytes(path))
-    };
-    let file = fs::File::open(&path).map_err(|err| failed(&path, err.to_string()))?;
-    // One that grows while it is read would leave copies behind.
-    let mut line = Zeroizing::new(Vec::with_capacity(MAX_PIN_LEN as usize + 1));
-    let mut reader = BufReader::with_capacity(1, file).take(MAX_PIN_LEN + 1);
-    reader
-        .read_until(b'\n', &mut line)
-        .map_err(|err| failed(&path, err.to_string()))?;
-    while line
-        .last()
-        .is_some_and(|byte| matches!(byte, b'\n' | b'\r'))
-    {
-        line.pop();
-    }
-    if line.len() as u64 > MAX_PIN_LEN {
-        return Err(failed(
-            &path,
-            format!("its first line has more than {MAX_PIN_LEN} bytes"),
-        ));
-    }
-    if line.is_empty() {
-        return Err(failed(&path, "its first line is empty".to_owned()));
-    }
-    Ok(line)
 }

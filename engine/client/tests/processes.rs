@@ -12,7 +12,7 @@ use std::os::unix::net::UnixListener;
 use std::sync::mpsc;
 
 use aziot_keys_client::transport::Kind;
-use aziot_keys_client::{Client, Deadlines, Error};
+use aziot_keys_client::{Client, Deadlines, Error, default_socket};
 use support::{LONG, Service, client, hang_on, json, place, request};
 
 fn answer(id: &str) -> Vec<u8> {
@@ -172,4 +172,23 @@ fn signals_interrupt_nothing() {
         (0..5).all(|number| loads(&keys, &number.to_string()))
     });
     service.end();
+}
+
+#[test]
+fn the_default_socket_follows_the_environment() {
+    in_child(|| {
+        let set = |value: &std::ffi::CStr| {
+            // SAFETY: the child has one thread; name and value are NUL-terminated.
+            unsafe { libc::setenv(c"AZIOT_ROOT".as_ptr(), value.as_ptr(), 1) == 0 }
+        };
+        let is = |expected: &str| {
+            default_socket().is_ok_and(|path| path == std::path::Path::new(expected))
+        };
+        set(c"/tmp/root")
+            && is("/tmp/root/run/aziot/keyd.sock")
+            && set(c"")
+            && is("/run/aziot/keyd.sock")
+            && set(c"relative")
+            && default_socket().is_err()
+    });
 }

@@ -270,6 +270,8 @@ fn grow(bytes: &mut Zeroizing<Vec<u8>>, size: usize) {
 mod tests {
     use std::collections::VecDeque;
 
+    use proptest::prelude::*;
+
     use super::*;
 
     /// A peer that says what it is told, piece by piece, and records what it hears.
@@ -277,6 +279,7 @@ mod tests {
     struct Script {
         pieces: VecDeque<Vec<u8>>,
         heard: Vec<u8>,
+        writes: usize,
     }
 
     impl Wire for Script {
@@ -294,6 +297,7 @@ mod tests {
 
         fn write_all(&mut self, bytes: &[u8], _: Deadline, _: Duration) -> io::Result<()> {
             self.heard.extend_from_slice(bytes);
+            self.writes += 1;
             Ok(())
         }
     }
@@ -313,7 +317,7 @@ mod tests {
     ) -> (Result<Response, Error>, String) {
         let mut script = Script {
             pieces: pieces.iter().map(|p| p.as_bytes().to_vec()).collect(),
-            heard: Vec::new(),
+            ..Script::default()
         };
         let bounds = Bounds {
             body: limit,
@@ -321,6 +325,7 @@ mod tests {
             by: Deadline::after(Duration::from_secs(5)),
         };
         let result = exchange(&mut script, "peer", request, bounds);
+        assert_eq!(script.writes, 1, "head and body leave together");
         (result, String::from_utf8(script.heard).unwrap())
     }
 
@@ -412,6 +417,143 @@ mod tests {
             let text = format!("HTTP/1.1 200 OK\r\n{line}content-length: 2\r\n\r\n{{}}");
             assert_eq!(run(&GET, &[&text], 100).0.unwrap().is_json, json, "{line}");
         }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Framing {
+        Length,
+        Chunked(usize),
+        ToTheEnd,
+    }
+
+    fn framing() -> impl Strategy<Value = Framing> {
+        prop_oneof![
+            Just(Framing::Length),
+            (1_usize..50).prop_map(Framing::Chunked),
+            Just(Framing::ToTheEnd),
+        ]
+    }
+
+    fn framed(framing: &Framing, interim: usize, body: &[u8]) -> Vec<u8> {
+        let mut text = b"HTTP/1.1 100 Continue\r\n\r\n".repeat(interim);
+        text.extend(b"HTTP/1.1 200 OK\r\n");
+        match framing {
+            Framing::Length => {
+                text.extend(format!("content-length: {}\r\n\r\n", body.len()).bytes());
+                text.extend(body);
+            }
+            Framing::Chunked(size) => {
+                text.extend(b"transfer-encoding: chunked\r\n\r\n");
+                for chunk in body.chunks(*size) {
+                    text.extend(format!("{:x}\r\n", chunk.len()).bytes());
+                    text.extend(chunk);
+                    text.extend(b"\r\n");
+                }
+                text.extend(b"0\r\n\r\n");
+            }
+            Framing::ToTheEnd => {
+                text.extend(b"\r\n");
+                text.extend(body);
+            }
+        }
+        text
+    }
+
+    proptest! {
+        #[test]
+        fn ks_35_splits_do_not_matter_and_cuts_are_errors(
+            framing in framing(),
+            interim in 0_usize..3,
+            body in prop::collection::vec(any::<u8>(), 0..6000),
+            splits in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let text = framed(&framing, interim, &body);
+            let mut places: Vec<usize> = splits.iter().map(|at| at.index(text.len() + 1)).collect();
+            places.extend([0, text.len()]);
+            places.sort_unstable();
+            places.dedup();
+            let pieces: Vec<&[u8]> = places.windows(2).map(|at| &text[at[0]..at[1]]).collect();
+            let mut response = run_bytes(&pieces).unwrap();
+            prop_assert_eq!(response.body(), &body[..]);
+
+            let cut = cut.index(text.len());
+            let head = text.len() - body.len();
+            if !matches!(framing, Framing::ToTheEnd) || cut < head {
+                let error = run_bytes(&[&text[..cut]]).unwrap_err();
+                prop_assert!(matches!(error.kind(), Kind::Closed { .. }), "{}", error);
+            }
+        }
+
+        #[test]
+        fn ks_35_nothing_that_a_peer_says_does_harm(
+            pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..100), 0..10),
+            head in any::<bool>(),
+        ) {
+            let mut said: Vec<&[u8]> = vec![];
+            if head {
+                said.push(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
+            }
+            said.extend(pieces.iter().map(Vec::as_slice));
+            let _ = run_bytes(&said);
+        }
+    }
+
+    fn run_bytes(pieces: &[&[u8]]) -> Result<Response, Error> {
+        let mut script = Script {
+            pieces: pieces.iter().map(|piece| piece.to_vec()).collect(),
+            ..Script::default()
+        };
+        let bounds = Bounds {
+            body: 10_000,
+            silence: Duration::from_secs(5),
+            by: Deadline::after(Duration::from_secs(5)),
+        };
+        exchange(&mut script, "peer", &GET, bounds)
+    }
+
+    /// A peer that takes nothing and says nothing, because the connection is gone.
+    struct Gone {
+        sends: bool,
+        end: io::ErrorKind,
+        proof: bool,
+    }
+
+    impl Wire for Gone {
+        fn read(&mut self, _: &mut [u8], _: Deadline) -> io::Result<usize> {
+            Err(self.end.into())
+        }
+
+        fn write_all(&mut self, _: &[u8], _: Deadline, _: Duration) -> io::Result<()> {
+            if self.sends {
+                Ok(())
+            } else {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+        }
+
+        fn breaks_only_unread(&self) -> bool {
+            self.proof
+        }
+    }
+
+    #[test]
+    fn only_a_proof_makes_a_lost_request_safe_to_repeat() {
+        let lost = |sends, proof| {
+            let bounds = Bounds {
+                body: 100,
+                silence: Duration::from_secs(5),
+                by: Deadline::after(Duration::from_secs(5)),
+            };
+            let end = io::ErrorKind::ConnectionReset;
+            let mut gone = Gone { sends, end, proof };
+            let error = exchange(&mut gone, "peer", &GET, bounds).unwrap_err();
+            assert_eq!(error.kind(), Kind::Closed { answered: false });
+            error.is_unsent()
+        };
+        assert!(lost(true, true) && lost(false, true));
+        assert!(!lost(true, false) && !lost(false, false));
+        assert!(!run_bytes(&[]).unwrap_err().is_unsent());
     }
 
     #[test]

@@ -287,6 +287,30 @@ mod tests {
     }
 
     #[test]
+    fn what_to_do_without_a_connection() {
+        let client = client(Path::new("/run/aziot/keyd.sock"), 0);
+        for (kind, remedy) in [
+            (io::ErrorKind::NotFound, "systemctl status aziot-keyd"),
+            (
+                io::ErrorKind::ConnectionRefused,
+                "systemctl status aziot-keyd",
+            ),
+            (io::ErrorKind::PermissionDenied, "group aziotks"),
+            (io::ErrorKind::TimedOut, "deadline has elapsed"),
+        ] {
+            let error = client.not_connected(&kind.into());
+            let text = error.to_string();
+            assert!(
+                text.contains(remedy) && text.contains("/run/aziot/keyd.sock"),
+                "{text}"
+            );
+            let timed_out = kind == io::ErrorKind::TimedOut;
+            assert_eq!(error.kind() == Kind::TimedOut, timed_out);
+            assert!(error.is_unsent());
+        }
+    }
+
+    #[test]
     fn hc_02_hc_04_a_silent_service() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");

@@ -206,6 +206,54 @@ mod tests {
     }
 
     #[test]
+    fn descriptors_do_not_outlive_exec() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let _listener = UnixListener::bind(&path).unwrap();
+        let stream = connect_unix(&path, Deadline::after(Duration::from_secs(5))).unwrap();
+        let flags = rustix::io::fcntl_getfd(&stream).unwrap();
+        assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
+    }
+
+    /// What [`Wire::breaks_only_unread`] says of Unix sockets is so in this kernel.
+    #[test]
+    fn a_reset_proves_that_something_was_not_read() {
+        let by = Deadline::after(Duration::from_secs(60));
+        let end = |act: &dyn Fn(UnixStream)| {
+            let (mut ours, theirs) = UnixStream::pair().unwrap();
+            ours.set_nonblocking(true).unwrap();
+            ours.write_all(b"request", by, Duration::from_secs(60))
+                .unwrap();
+            act(theirs);
+            Wire::read(&mut ours, &mut [0; 8], by).map_err(|error| error.kind())
+        };
+        let read = |stream: &mut UnixStream, length| {
+            io::Read::read_exact(stream, &mut vec![0; length]).unwrap();
+        };
+        assert_eq!(end(&drop), Err(io::ErrorKind::ConnectionReset));
+        assert_eq!(
+            end(&|mut theirs| read(&mut theirs, 6)),
+            Err(io::ErrorKind::ConnectionReset)
+        );
+        assert_eq!(end(&|mut theirs| read(&mut theirs, 7)), Ok(0));
+        // What was answered comes first, whatever was read.
+        let answered = end(&|mut theirs| {
+            io::Write::write_all(&mut theirs, b"no").unwrap();
+        });
+        assert_eq!(answered, Ok(2));
+        // A connection that was not accepted.
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let listener = UnixListener::bind(&path).unwrap();
+        let mut ours = connect_unix(&path, by).unwrap();
+        ours.write_all(b"request", by, Duration::from_secs(60))
+            .unwrap();
+        drop(listener);
+        let error = Wire::read(&mut ours, &mut [0; 8], by).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[test]
     fn the_earlier_deadline_counts() {
         let whole = Deadline::after(Duration::from_secs(10));
         assert!(whole.within(Duration::from_secs(1)) < whole);

@@ -3,12 +3,17 @@
 //!
 //! Absolute times depend on the machine and on what else it is doing, so every figure that can be
 //! has a counterpart measured in the same run, in turns: a bare epoll responder for rates and
-//! server time, a minimal libcrypto program for start-up. `docs/performance.md` explains each row.
+//! server time, `openssl speed` for signatures, a PKCS#11 module called directly for tokens, a
+//! minimal libcrypto program for start-up. `docs/performance.md` explains each row.
 
+mod client;
+mod load;
 mod measure;
+mod pairs;
 mod process;
 mod root;
 mod table;
+mod tokens;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -84,6 +89,7 @@ fn run(arguments: &Arguments) -> Result<Table, String> {
         bare: existing(&tools.join("bare"), "scripts/build-tools")?,
         minimal: existing(&tools.join("minimal"), "scripts/build-tools")?,
         allocspy: existing(&tools.join("allocspy.so"), "scripts/build-tools")?,
+        softhsm: existing(&tools.join("softhsm"), "scripts/build-tools")?,
         aziotd: existing(&programs.join("aziotd"), "make release")?,
         programs: existing(&programs, "make release")?,
         seconds: arguments.seconds,

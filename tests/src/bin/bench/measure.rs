@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 
-use crate::process::{Command, Cores, Process};
+use crate::load::{Load, Subject, in_turns, median};
+use crate::process::{Command, Cores};
 use crate::root::Root;
 use crate::table::{Goal, Table, Unit};
+use crate::{pairs, tokens};
 
 /// What to measure with, and for how long.
 pub struct Plan {
@@ -19,6 +21,8 @@ pub struct Plan {
     pub bare: PathBuf,
     pub minimal: PathBuf,
     pub allocspy: PathBuf,
+    /// Calls a PKCS#11 module directly.
+    pub softhsm: PathBuf,
     pub aziotd: PathBuf,
     /// Where the release programs and libraries are.
     pub programs: PathBuf,
@@ -29,13 +33,13 @@ pub struct Plan {
 }
 
 /// Floor and subject take turns this often; the median of the turns counts.
-const TURNS: usize = 3;
+pub const TURNS: usize = 3;
 
 /// Kept-alive connections of the load.
-const CONNECTIONS: u32 = 8;
+pub const CONNECTIONS: u32 = 8;
 
 /// How long a service may take to come up before the benchmark gives up.
-const START_LIMIT: Duration = Duration::from_secs(20);
+pub const START_LIMIT: Duration = Duration::from_secs(20);
 
 /// Requests after which the resident set is looked at again, in a run of full length.
 const MANY_REQUESTS: u64 = 1_000_000;
@@ -48,6 +52,12 @@ const FULL_SECONDS: f64 = 3.0;
 pub enum Group {
     /// `POST /sign` beside the bare responder.
     Sign,
+    /// Operations with key pairs in files beside `openssl speed`, and encryption.
+    Pairs,
+    /// HMAC requests while RSA keys are generated.
+    Generation,
+    /// Operations with keys in a SoftHSM token beside the module called directly.
+    Tokens,
     /// `GET /identities/identity` beside the bare responder.
     Identity,
     /// Socket-activated start beside the minimal libcrypto program.
@@ -66,6 +76,9 @@ pub fn all(plan: &Plan) -> Table {
     for group in &plan.groups {
         let measure = match group {
             Group::Sign => sign,
+            Group::Pairs => pairs::pairs,
+            Group::Generation => pairs::generation,
+            Group::Tokens => tokens::tokens,
             Group::Identity => identity,
             Group::Start => start,
             Group::Memory => memory,
@@ -97,9 +110,9 @@ fn sign(plan: &Plan, table: &mut Table) -> Result<(), String> {
         expect: SIGNATURE,
         ..Load::new(plan)
     };
-    let mut bare = Subject::bare(plan, &root)?;
-    let mut keyd = Subject::service(plan, &root, "keyd")?;
-    let (floor, ours) = in_turns(&load, &mut bare, &mut keyd)?;
+    let bare = Subject::bare(plan, &root)?;
+    let keyd = Subject::service(plan, &root, "keyd")?;
+    let (floor, ours) = in_turns(&load, &bare, &keyd)?;
 
     let what = "sign HMAC-SHA256, 8 connections";
     table.figure(
@@ -142,7 +155,7 @@ fn sign(plan: &Plan, table: &mut Table) -> Result<(), String> {
         connection_per_request: true,
         ..load
     };
-    let (floor, ours) = in_turns(&load, &mut bare, &mut keyd)?;
+    let (floor, ours) = in_turns(&load, &bare, &keyd)?;
     let what = "sign HMAC-SHA256, a connection per request";
     table.figure(
         &format!("{what}: server CPU"),
@@ -159,15 +172,6 @@ fn sign(plan: &Plan, table: &mut Table) -> Result<(), String> {
         ours.rate,
     );
 
-    table.later(
-        "sign ECDSA P-256, key in a file: rate",
-        "≥ 0.7 × openssl speed, one core",
-    );
-    table.later("sign ECDSA P-256, key in a file: p95", "≤ 3 ms");
-    table.later(
-        "sign RSA-2048, key in a file: rate",
-        "≥ 1.2 × openssl speed, one core",
-    );
     Ok(())
 }
 
@@ -179,12 +183,12 @@ fn identity(plan: &Plan, table: &mut Table) -> Result<(), String> {
         expect: r#""deviceId":"bench""#,
         ..Load::new(plan)
     };
-    let mut bare = Subject::bare(plan, &root)?;
+    let bare = Subject::bare(plan, &root)?;
     let _keyd = Subject::service(plan, &root, "keyd")?;
-    let mut identityd = Subject::service(plan, &root, "identityd")?;
+    let identityd = Subject::service(plan, &root, "identityd")?;
     load.run(&identityd.socket, 1.0, Some(1))?;
     // The floor's answer has another text.
-    let (floor, ours) = in_turns(&Load { expect: "", ..load }, &mut bare, &mut identityd)?;
+    let (floor, ours) = in_turns(&Load { expect: "", ..load }, &bare, &identityd)?;
 
     let what = "get identity, 8 connections";
     table.figure(
@@ -447,184 +451,8 @@ fn allocation_counts(path: &Path) -> Result<[u64; 2], String> {
     }
 }
 
-/// A running server and where it listens.
-struct Subject {
-    process: Process,
-    socket: PathBuf,
-}
-
-impl Subject {
-    fn bare(plan: &Plan, root: &Root) -> Result<Self, String> {
-        let socket = root.file("bare.sock");
-        let command = Command::new(&plan.bare, &root.file("bare.log"))
-            .argument(&socket)
-            .core(Some(plan.cores.server));
-        Self::start(&command, "the bare responder", socket)
-    }
-
-    fn service(plan: &Plan, root: &Root, name: &str) -> Result<Self, String> {
-        let command = root.service(plan, name).core(Some(plan.cores.server));
-        Self::start(&command, name, root.socket(name))
-    }
-
-    fn start(command: &Command, what: &str, socket: PathBuf) -> Result<Self, String> {
-        let mut process = command.spawn()?;
-        process.wait_until(what, START_LIMIT, || UnixStream::connect(&socket).is_ok())?;
-        Ok(Self { process, socket })
-    }
-}
-
-/// The load that a server is put under.
-#[derive(Clone, Copy)]
-struct Load<'a> {
-    plan: &'a Plan,
-    request: &'a str,
-    /// What every answer must contain.
-    expect: &'a str,
-    connection_per_request: bool,
-}
-
-/// What the load generator found.
-struct Loaded {
-    requests: u64,
-    rate: f64,
-    p50: f64,
-    p95: f64,
-    p99: f64,
-}
-
-impl<'a> Load<'a> {
-    fn new(plan: &'a Plan) -> Self {
-        Self {
-            plan,
-            request: "",
-            expect: "",
-            connection_per_request: false,
-        }
-    }
-
-    fn run(&self, socket: &Path, seconds: f64, requests: Option<u64>) -> Result<Loaded, String> {
-        let mut command = std::process::Command::new(&self.plan.loadgen);
-        command
-            .args([
-                "--format",
-                "pairs",
-                "--warmup",
-                "0",
-                "--request",
-                self.request,
-            ])
-            .arg("--socket")
-            .arg(socket);
-        command.args([
-            "--core",
-            &self.plan.cores.load.to_string(),
-            "--seconds",
-            &seconds.to_string(),
-        ]);
-        command.args(["--connections", &CONNECTIONS.to_string()]);
-        if let Some(requests) = requests {
-            command.args(["--requests", &requests.to_string()]);
-        }
-        if !self.expect.is_empty() {
-            command.args(["--expect", self.expect]);
-        }
-        if self.connection_per_request {
-            command.arg("--connection-per-request");
-        }
-        let output = command
-            .output()
-            .map_err(|e| format!("cannot run the load generator: {e}"))?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        if !output.status.success() {
-            return Err(format!("{}{text}", String::from_utf8_lossy(&output.stderr)));
-        }
-        let value = |name: &str| {
-            text.split_whitespace()
-                .find_map(|pair| {
-                    pair.strip_prefix(name)?
-                        .strip_prefix('=')?
-                        .parse::<f64>()
-                        .ok()
-                })
-                .ok_or_else(|| format!("the load generator printed no {name}: {text}"))
-        };
-        Ok(Loaded {
-            requests: value("requests")? as u64,
-            rate: value("rate")?,
-            p50: value("p50_us")?,
-            p95: value("p95_us")?,
-            p99: value("p99_us")?,
-        })
-    }
-}
-
-/// Medians over the turns: requests per second, and microseconds.
-struct Figures {
-    rate: f64,
-    cpu: f64,
-    p50: f64,
-    p95: f64,
-    p99: f64,
-}
-
-/// Loads floor and subject alternately, so that both see the same weather.
-fn in_turns(
-    load: &Load<'_>,
-    floor: &mut Subject,
-    ours: &mut Subject,
-) -> Result<(Figures, Figures), String> {
-    let warm_up = load.plan.seconds.min(0.5);
-    let mut found = [const { Vec::new() }; 2];
-    for turn in 0..=TURNS {
-        for (subject, found) in [&*floor, &*ours].into_iter().zip(&mut found) {
-            if turn == 0 {
-                load.run(&subject.socket, warm_up, None)?;
-                continue;
-            }
-            let before = subject.process.cpu_time()?;
-            let loaded = load.run(&subject.socket, load.plan.seconds, None)?;
-            let spent = subject.process.cpu_time()?.saturating_sub(before);
-            if loaded.requests == 0 {
-                return Err("not one request was answered in time".into());
-            }
-            let cpu = spent.as_secs_f64() * 1e6 / loaded.requests as f64;
-            found.push(Figures {
-                rate: loaded.rate,
-                cpu,
-                p50: loaded.p50,
-                p95: loaded.p95,
-                p99: loaded.p99,
-            });
-        }
-    }
-    let [floor, ours] = found.map(|turns| {
-        let middle =
-            |of: fn(&Figures) -> f64| median(&mut turns.iter().map(of).collect::<Vec<_>>());
-        Figures {
-            rate: middle(|f| f.rate),
-            cpu: middle(|f| f.cpu),
-            p50: middle(|f| f.p50),
-            p95: middle(|f| f.p95),
-            p99: middle(|f| f.p99),
-        }
-    });
-    Ok((floor, ours))
-}
-
-/// The middle value; the mean of the two middle ones if the number is even. Zero without values.
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    match values {
-        [] => 0.0,
-        _ if values.len() % 2 == 1 => values[middle],
-        _ => f64::midpoint(values[middle - 1], values[middle]),
-    }
-}
-
-/// The answer to the request of [`SIGN_BODY`]: vector V1 of the Keys Service.
-const SIGNATURE: &str = "IxvEhMU2UUQJfw9HJMGHaERWDj339gW7XXxoJcyTLis=";
+/// The answer to the load generator's `sign`: vector V1 of the Keys Service.
+pub const SIGNATURE: &str = "IxvEhMU2UUQJfw9HJMGHaERWDj339gW7XXxoJcyTLis=";
 
 /// An HMAC with the fixture's key `imp`, of `hello`.
 const SIGN_BODY: &str = include_str!("../../../bench/sign.json");
@@ -635,16 +463,4 @@ fn sign_request() -> String {
          content-length: {}\r\n\r\n{SIGN_BODY}",
         SIGN_BODY.len()
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn median_of_odd_and_even() {
-        assert_eq!(median(&mut [3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(&mut [4.0, 1.0, 2.0, 3.0]), 2.5);
-        assert_eq!(median(&mut []), 0.0);
-    }
 }

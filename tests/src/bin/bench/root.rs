@@ -91,7 +91,7 @@ device-id = "file://{root}/var/secrets/aziot/keyd/device-id"
 
 [[principal]]
 uid = {uid}
-keys = ["aziot_identityd_master_id", "device-id", "imp"]
+keys = ["aziot_identityd_master_id", "device-id", "imp", "bench-*"]
 "#
             )
             .as_bytes(),
