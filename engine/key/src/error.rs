@@ -3,6 +3,7 @@
 use std::fmt;
 
 use aziot_keys_client as client;
+use aziot_keys_client::transport::Step;
 
 /// What was to be done with a key pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,20 +77,25 @@ impl Error {
     pub fn reason(&self) -> &Reason {
         &self.reason
     }
+
+    /// The text without the reason: what could not be done.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let task = match self.task {
+            Task::Load => "load",
+            Task::Sign => "sign with",
+            Task::Private => "use",
+        };
+        match &self.id {
+            Some(id) => format!("could not {task} the key pair {id:?} of the Keys Service"),
+            None => format!("could not {task} a key pair of the Keys Service"),
+        }
+    }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.task {
-            Task::Load => "could not load ",
-            Task::Sign => "could not sign with ",
-            Task::Private => "could not use ",
-        })?;
-        match &self.id {
-            Some(id) => write!(f, "the key pair {id:?} of the Keys Service: ")?,
-            None => f.write_str("a key pair of the Keys Service: ")?,
-        }
-        self.reason.fmt(f)
+        write!(f, "{}: {}", self.summary(), self.reason)
     }
 }
 
@@ -98,7 +104,15 @@ impl std::error::Error for Error {}
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Service(error) => error.fmt(f),
+            Self::Service(error) => {
+                error.fmt(f)?;
+                match error {
+                    client::Error::Transport(error) if error.step() == Step::Connect => f.write_str(
+                        "; check that aziot-keyd is running, and that this user may use its socket (group aziotks)",
+                    ),
+                    _ => Ok(()),
+                }
+            }
             Self::Curve => f.write_str(
                 "it is on an unknown curve; only P-256 and P-384 can be used through OpenSSL",
             ),

@@ -15,6 +15,7 @@ mod error;
 mod key;
 pub mod padding;
 mod point;
+pub mod uri;
 
 pub use aziot_crypto::key_pair::Curve;
 pub use aziot_keys_client::{Client, KeyHandle};

@@ -37,7 +37,7 @@ mod provider;
 mod signature;
 mod store;
 mod sys;
-pub mod uri;
 
+pub use aziot_keys_remote::uri;
 pub use provider::{NAME, init};
 pub use sys::{OSSL_CORE_HANDLE, OSSL_DISPATCH};
