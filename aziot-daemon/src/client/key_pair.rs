@@ -1,9 +1,13 @@
-//! Private keys for TLS that stay in the Keys Service.
+//! Private keys for TLS that stay in the Keys Service: through the provider, and before OpenSSL 3.0 through the engine's methods.
 
 use std::fmt;
 use std::path::Path;
 
 use aziot_keys_client::KeyHandle;
+#[cfg(not(ossl300))]
+use aziot_keys_engine::builtin;
+#[cfg(ossl300)]
+use aziot_keys_provider::builtin;
 use foreign_types_shared::ForeignType as _;
 use openssl::pkey::{PKey, Private};
 
@@ -27,8 +31,7 @@ impl std::error::Error for KeyError {}
 pub fn private_key(socket: &Path, handle: &KeyHandle) -> Result<PKey<Private>, KeyError> {
     // What libcrypto does on the first call, the openssl crate has to know of.
     openssl::init();
-    let key = aziot_keys_provider::builtin::private_key(socket, handle)
-        .map_err(|error| KeyError(error.to_string()))?;
+    let key = builtin::private_key(socket, handle).map_err(|error| KeyError(error.to_string()))?;
     #[allow(unsafe_code, reason = "taking a key over")]
     // SAFETY: the reference is ours to give away. It is a private key: it reports one, and makes signatures.
     Ok(unsafe { PKey::from_ptr(key.into_raw()) })

@@ -1,7 +1,6 @@
 //! Clients for worker threads: blocking HTTP/1.1 with a deadline on every step. The one of the Keys Service, and the exchange
 //! of requests and responses, are those of `aziot-keys-client`; here are the way to the cloud over TLS, and what it needs.
 
-#[cfg(ossl300)]
 mod key_pair;
 mod resolve;
 mod tls;
@@ -9,6 +8,5 @@ mod wire;
 
 pub use aziot_keys_client::transport::{Error, Kind, Patience, Request, Response, Step};
 pub use aziot_keys_client::{Client as KeysClient, Deadlines, Error as KeysError, KeyHandle};
-#[cfg(ossl300)]
 pub use key_pair::{KeyError, private_key};
 pub use tls::{Identity, TlsClient};
