@@ -3,7 +3,7 @@
 TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 # What is shipped. Built by itself: building it together with the tests would give its
 # dependencies the features that only tests ask for.
-SHIPPED := --package aziot-daemon --package aziot-cli --package libaziot_keys --package aziot-keys-engine-so
+SHIPPED := --package aziot-daemon --package aziot-cli --package libaziot_keys --package aziot-keys-engine-so --package aziot-keys-provider-so
 # Deadlines and back-offs that tests can scale; nothing shipped has this.
 TEST_FEATURES := --features aziot-daemon/test-timing
 FIRMWARE := targets/lm3s6965evb

@@ -267,7 +267,7 @@ impl Report {
         }
         let [open_before, open_after] = self.descriptors;
         if open_after > open_before + 4 {
-            complaints.push(format!("{} descriptors became {}", open_before, open_after));
+            complaints.push(format!("{open_before} descriptors became {open_after}"));
         }
         if !self.plan.interrupt {
             // A module that is loaded again takes a login with it.

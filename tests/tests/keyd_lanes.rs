@@ -20,15 +20,16 @@ const STATUS: &str = "/status?api-version=2026-11-01";
 /// A request that waits for something is answered within this time once that has come, and others do not take as long.
 const SOON: Duration = Duration::from_secs(20);
 
-fn launch(source: &str, flags: &[&str], config: &str) -> (Root, Launch) {
+fn launch(flags: &[&str], config: &str) -> (Root, Launch) {
     let root = Root::with_keyd(config);
     let directory = root.join("lib");
-    let libraries: &[&str] = if source == "thirdparty_keys.c" {
-        &["-lcrypto"]
-    } else {
-        &["-pthread"]
-    };
-    binaries::compile_shared(source, flags, libraries, &directory, "libaziot_keys.so");
+    binaries::compile_shared(
+        "extended_keys.c",
+        flags,
+        &["-pthread"],
+        &directory,
+        "libaziot_keys.so",
+    );
     let launch = Launch::service("aziot-keyd", &root)
         .libraries(&directory)
         .env("EXTENDED_KEYS", root.path());
@@ -36,7 +37,7 @@ fn launch(source: &str, flags: &[&str], config: &str) -> (Root, Launch) {
 }
 
 fn start(flags: &[&str], config: &str) -> Keyd {
-    let (root, launch) = launch("extended_keys.c", flags, config);
+    let (root, launch) = launch(flags, config);
     let daemon = launch.start();
     Keyd { daemon, root }
 }
@@ -392,25 +393,16 @@ fn ks_36_long_generations_delay_nobody_else() {
 
 #[test]
 fn ks_36_a_serial_library_delays_nobody_who_needs_no_call() {
-    let (root, launch) = launch(
-        "thirdparty_keys.c",
-        &["-DSLOW_MS=4000"],
-        "max_requests = 100\n",
-    );
-    let keyd = Keyd {
-        daemon: launch.start(),
-        root,
-    };
+    let keyd = start(&["-DPUBLIC"], "max_requests = 100\n");
     let handle = keyd.import("k", b"bytes");
-    let mut slow = begin(
-        &keyd,
-        "POST",
-        "/key",
-        &json!({ "keyId": "slow", "usage": "sign" }),
-    );
-    let start = Instant::now();
+    let gate = Gate::close(&keyd, "token");
+    let mut slow = begin(&keyd, "GET", "/key/token", &Value::Null);
     // This one does need the library, and so shows that it is busy.
     let mut behind = begin(&keyd, "POST", "/sign", &fixture::sign_body(&handle, b"m"));
+    eventually("the library is busy", || {
+        !threads(&keyd, "load_key", "token").is_empty()
+    });
+    let before = calls(&keyd);
     for _ in 0..3 {
         use_what_needs_no_library(&keyd);
         if users::can_change("an unauthorised user with a large body") {
@@ -419,15 +411,19 @@ fn ks_36_a_serial_library_delays_nobody_who_needs_no_call() {
         }
         let status = keyd.connect().exchange(request("GET", STATUS, None));
         assert_eq!(status.json()["keys"], Value::Null);
+        assert_eq!(
+            status.json()["library"],
+            json!({ "version": "0x02010000", "extended": false })
+        );
     }
-    assert!(
-        start.elapsed() < Duration::from_secs(4),
-        "{:?}",
-        start.elapsed()
-    );
+    assert_eq!(calls(&keyd), before, "one call at a time");
     assert!(!slow.is_closed() && !behind.is_closed());
+    gate.open();
     assert_eq!(slow.response().status, 200);
     assert_eq!(behind.response().status, 200);
+    for call in calls(&keyd) {
+        assert_eq!(call.thread, "aziot-library", "{call:?}");
+    }
 }
 
 /// Imports a megabyte as `uid`.
@@ -504,7 +500,7 @@ fn a_private_list_without_a_function_is_refused() {
         (8, "key_location"),
         (10, "report"),
     ] {
-        let (_root, launch) = launch("extended_keys.c", &[&format!("-DMISSING={place}")], "");
+        let (_root, launch) = launch(&[&format!("-DMISSING={place}")], "");
         launch.fails().assert_logged(&format!(
             "[ERR!] - caused by: library does not define {name}"
         ));
@@ -624,7 +620,7 @@ fn status_tells_that_a_token_fails() {
 
 #[test]
 fn a_token_that_does_not_answer_is_the_status() {
-    let (root, launch) = launch("extended_keys.c", &[], "max_requests = 100\n");
+    let (root, launch) = launch(&[], "max_requests = 100\n");
     let keyd = Keyd {
         // A report has half a second then.
         daemon: launch.time_scale(0.1).start(),

@@ -14,6 +14,7 @@
  *
  * Variants, chosen when it is compiled:
  *
+ *   PUBLIC                offers function list 2.1.0.0 instead, as a library by somebody else would
  *   HANDLE_KEY_IN_TOKEN   the key that signs handles lies in the token, too
  *   MISSING=n             the n-th function that only the private list has is a null pointer
  *   THREAD                loading the library starts a thread that sleeps for ever
@@ -36,6 +37,12 @@
 #define HANDLE_KEY "handle-validation-key"
 #define WOULD_BLOCK 3u
 #define MANY 700
+
+#ifdef PUBLIC
+#define VERSION 0x02010000u
+#else
+#define VERSION 0x02ff0002u
+#endif
 
 enum { MAX_CREATED = 64, MAX_ID = 256 };
 
@@ -396,7 +403,7 @@ struct extended_list {
 static struct extended_list list = {
     .public =
         {
-            .base = {.version = 0x02ff0002},
+            .base = {.version = VERSION},
             .set_parameter = set_parameter,
             .create_key_pair_if_not_exists = create_key_pair_if_not_exists,
             .move_key_pair = move_key_pair,
@@ -418,7 +425,7 @@ static struct extended_list list = {
 };
 
 API AZIOT_KEYS_RC aziot_keys_get_function_list(AZIOT_KEYS_VERSION version, const AZIOT_KEYS_FUNCTION_LIST **out) {
-    if (version != 0x02ff0002) {
+    if (version != VERSION) {
         return AZIOT_KEYS_RC_ERR_INVALID_PARAMETER;
     }
 #ifdef MISSING

@@ -90,6 +90,8 @@ pub(super) enum Cause {
     Curve,
     /// No session became free in time.
     Busy(Duration),
+    /// A search found a handle that belongs to another object.
+    Handles,
     /// An import of no bytes.
     EmptyImport,
     /// RSA without padding got this many bytes.
@@ -154,6 +156,7 @@ impl Cause {
     /// What a return value calls for.
     pub(super) fn severity(&self) -> Severity {
         match self {
+            Self::Handles => Severity::Fatal,
             Self::NoToken { .. } | Self::TokenChanged => Severity::TokenGone,
             Self::Call { value, .. } => match value {
                 RvError::SessionClosed | RvError::SessionHandleInvalid => Severity::SessionGone,
@@ -247,6 +250,7 @@ impl Cause {
             Self::Authentication(_)
             | Self::Busy(_)
             | Self::Call { .. }
+            | Self::Handles
             | Self::InputLen { .. }
             | Self::InputNotBelowModulus
             | Self::InputTooLong { .. }
@@ -331,6 +335,9 @@ impl fmt::Display for Cause {
                 waited.as_secs()
             ),
             Self::EmptyImport => f.write_str("a key must have at least one byte"),
+            Self::Handles => f.write_str(
+                "C_FindObjects returned the handle of an object with another CKA_LABEL or CKA_CLASS; the module numbers its objects anew when it is loaded again",
+            ),
             Self::InputLen { len, modulus_len } => write!(
                 f,
                 "RSA without padding needs exactly {modulus_len} bytes, as many as the modulus has, and got {len}"

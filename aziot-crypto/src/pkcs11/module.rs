@@ -171,14 +171,19 @@ impl Module {
         if library.generation != seen {
             return Ok(true);
         }
-        if library.next_reload(self.timing().reload).is_some() {
+        // Nothing is broken if it is only about numbers that come from the module's memory, so this has no limit of its own:
+        // it takes a deleted object to get there, and is over afterwards.
+        let renumber = matches!(why, Cause::Handles);
+        if !renumber && library.next_reload(self.timing().reload).is_some() {
             return Ok(false);
         }
         log::warn!(
             "loading the PKCS#11 module {} again: {why}",
             self.path().display()
         );
-        library.last_reload = Some(Instant::now());
+        if !renumber {
+            library.last_reload = Some(Instant::now());
+        }
         // Sessions refer to the library and die with it. C_Finalize closes them; a broken module may not survive being
         // asked to close them one by one.
         for token in lock(&self.shared.tokens).iter() {

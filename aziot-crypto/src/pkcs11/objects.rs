@@ -13,7 +13,7 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use cryptoki::object::{Attribute, ObjectClass, ObjectHandle};
+use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
 
 pub(super) use self::change::Changes;
 use super::error::{Cause, Error};
@@ -160,10 +160,32 @@ impl Work<'_> {
             .iter_objects_with_cache_size(&template, NonZeroUsize::MIN)?
             .next()
             .transpose()?;
-        if first.is_none() {
-            self.verify_token()?;
+        match first {
+            Some(object) => self.verify_handle(object, class, label)?,
+            None => self.verify_token()?,
         }
         Ok(first)
+    }
+
+    /// Checks that a handle leads to what was searched for. After an object has been destroyed, tpm2-pkcs11 1.9 gives the
+    /// next one a number that is in use already, and every function then takes the older of the two: another key.
+    fn verify_handle(
+        &self,
+        object: ObjectHandle,
+        class: ObjectClass,
+        label: Option<&str>,
+    ) -> Result<(), Cause> {
+        let wanted = [AttributeType::Class, AttributeType::Label];
+        let fits = self
+            .session
+            .get_attributes(object, &wanted)?
+            .iter()
+            .all(|attribute| match attribute {
+                Attribute::Class(found) => *found == class,
+                Attribute::Label(found) => label.is_none_or(|label| found == label.as_bytes()),
+                _ => true,
+            });
+        if fits { Ok(()) } else { Err(Cause::Handles) }
     }
 }
 

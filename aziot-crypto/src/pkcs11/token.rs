@@ -149,7 +149,9 @@ impl Token {
             match severity {
                 _ if committed => return Err(self.failed(cause)),
                 Severity::Ordinary => return Err(self.failed(cause)),
-                Severity::Fatal if blame == Blame::Data => return Err(cause),
+                Severity::Fatal if blame == Blame::Data && !matches!(cause, Cause::Handles) => {
+                    return Err(cause);
+                }
                 Severity::Fatal => {}
                 _ if !reopened && !missing => {
                     log::debug!("{}: {cause}; trying again", self.place());

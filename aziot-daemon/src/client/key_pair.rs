@@ -1,4 +1,4 @@
-//! Private keys for TLS that stay in the Keys Service.
+//! Private keys for TLS that stay in the Keys Service: through the provider, and before OpenSSL 3.0 through the engine's methods.
 
 use std::fmt;
 use std::path::Path;

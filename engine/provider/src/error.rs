@@ -3,7 +3,7 @@
 use std::ffi::{CStr, CString, c_int};
 use std::fmt::Display;
 use std::ptr;
-use std::sync::OnceLock;
+use std::sync::{Once, OnceLock};
 
 use crate::dispatch::Table;
 use crate::sys::{self, ERR_STRING_DATA};
@@ -25,6 +25,8 @@ pub enum Reason {
 }
 
 // SAFETY: they point to constants.
+unsafe impl<const N: usize> Send for Table<ERR_STRING_DATA, N> {}
+// SAFETY: as above.
 unsafe impl<const N: usize> Sync for Table<ERR_STRING_DATA, N> {}
 
 /// Puts an entry on the queue of this thread. `function` is where it happened.
@@ -67,18 +69,28 @@ pub fn newest() -> Option<String> {
     }
 }
 
-/// The number of this provider among the libraries that report errors.
+/// The provider among the libraries that report errors.
+struct Library {
+    number: c_int,
+    /// libcrypto refers to these for ever. They stay: the shared object is not unloaded (`-z nodelete`).
+    strings: Table<ERR_STRING_DATA, 7>,
+}
+
+/// The number of this provider.
 fn library() -> c_int {
-    static LIBRARY: OnceLock<c_int> = OnceLock::new();
-    *LIBRARY.get_or_init(|| {
-        // SAFETY: the strings live for ever: the shared object stays loaded (`-z nodelete`).
-        unsafe {
-            let library = sys::ERR_get_next_error_library();
-            let strings = Box::leak(Box::new(strings(library)));
-            sys::ERR_load_strings_const(strings.as_ptr());
-            library
-        }
-    })
+    static LIBRARY: OnceLock<Library> = OnceLock::new();
+    static NAMED: Once = Once::new();
+    let library = LIBRARY.get_or_init(|| {
+        // SAFETY: hands out a number.
+        let number = unsafe { sys::ERR_get_next_error_library() };
+        let strings = strings(number);
+        Library { number, strings }
+    });
+    NAMED.call_once(|| {
+        // SAFETY: the table ends as it should, and stays.
+        unsafe { sys::ERR_load_strings_const(library.strings.as_ptr()) };
+    });
+    library.number
 }
 
 fn strings(library: c_int) -> Table<ERR_STRING_DATA, 7> {

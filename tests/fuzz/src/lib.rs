@@ -42,6 +42,17 @@ impl Members {
         serde_json::from_slice(text).ok()
     }
 
+    /// The same for an object whose members are all named. Our reader takes, as those that clients were made with do, an
+    /// array of their values too, complete and in order.
+    #[must_use]
+    pub fn named(text: &[u8], names: &[&str]) -> Option<Self> {
+        Self::of(text).or_else(|| {
+            let values: Vec<Box<RawValue>> = serde_json::from_slice(text).ok()?;
+            let names = names.iter().map(|name| (*name).to_owned());
+            (values.len() == names.len()).then(|| Self(names.zip(values).collect()))
+        })
+    }
+
     /// A member that may be there once; the outer `None` says that it is there more often.
     #[must_use]
     pub fn once(&self, name: &str) -> Option<Option<&str>> {

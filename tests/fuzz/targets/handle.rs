@@ -113,7 +113,7 @@ fn read(text: &[u8], depth: u8) -> Option<Said> {
 
 fn subject(signed: &[u8], depth: u8) -> Option<Option<Said>> {
     let named = || {
-        let members = Members::of(signed)?;
+        let members = Members::named(signed, &["key_id", "nonce"])?;
         members.required::<String>("nonce")?;
         Members::of(members.once("key_id")??.as_bytes())
     };
