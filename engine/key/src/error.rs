@@ -3,7 +3,6 @@
 use std::fmt;
 
 use aziot_keys_client as client;
-use aziot_keys_client::transport::Step;
 
 /// What was to be done with a key pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,15 +103,7 @@ impl std::error::Error for Error {}
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Service(error) => {
-                error.fmt(f)?;
-                match error {
-                    client::Error::Transport(error) if error.step() == Step::Connect => f.write_str(
-                        "; check that aziot-keyd is running, and that this user may use its socket (group aziotks)",
-                    ),
-                    _ => Ok(()),
-                }
-            }
+            Self::Service(error) => error.fmt(f),
             Self::Curve => f.write_str(
                 "it is on an unknown curve; only P-256 and P-384 can be used through OpenSSL",
             ),
