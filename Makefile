@@ -69,7 +69,7 @@ bench: release ## Measure everything that has a goal, beside its floor (BENCH_SE
 	$(TARGET)/release/bench
 
 .PHONY: soak
-soak: deps ## Sign 100 000 times over one login on software tokens (SOAK="--softhsm 100000 --tpm 100000 --interrupted 10000")
+soak: deps ## Sign 100 000 times over one login on software tokens, some 15 minutes (SOAK="--tpm 10000": fewer on the TPM)
 	cargo build --workspace $(TEST_FEATURES)
 	$(TARGET)/debug/soak $(SOAK)
 
