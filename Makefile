@@ -3,7 +3,7 @@
 TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 # What is shipped. Built by itself: building it together with the tests would give its
 # dependencies the features that only tests ask for.
-SHIPPED := --package aziot-daemon --package aziot-cli --package libaziot_keys
+SHIPPED := --package aziot-daemon --package aziot-cli --package libaziot_keys --package aziot-keys-provider-so
 # Deadlines and back-offs that tests can scale; nothing shipped has this.
 TEST_FEATURES := --features aziot-daemon/test-timing
 FIRMWARE := targets/lm3s6965evb
@@ -23,6 +23,8 @@ build: deps ## Build everything for testing (debug, with scalable deadlines)
 .PHONY: release
 release: deps ## Build the programs and the library to ship
 	cargo build --release $(SHIPPED)
+	cargo build --profile small --package aziot-keys-engine-so
+	cp $(TARGET)/small/libaziot_key_openssl_engine_shared.so $(TARGET)/release/
 
 .PHONY: demo
 demo: release ## Show the main job, step by step, in a throw-away root
