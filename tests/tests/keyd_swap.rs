@@ -309,16 +309,36 @@ fn objects_that_1_6_0_would_have_made_on_a_token_are_used() {
     assert_eq!(token.classes("ours"), ["Private Key", "Public Key"]);
     let input = site.keyd.root.write("digest", [7; 32]);
     let output = site.keyd.root.join("signature");
+    // By its id: pkcs11-tool pays no attention to the label when it signs.
+    let id = private_key_id(
+        &token.tool(&["--list-objects", "--type", "privkey"]),
+        "ours",
+    );
     token.tool(&[
         "--sign",
         "--mechanism",
         "ECDSA",
-        "--label",
-        "ours",
+        "--id",
+        &id,
         "--input-file",
         input.to_str().unwrap(),
         "--output-file",
         output.to_str().unwrap(),
     ]);
     assert_eq!(fs::read(output).unwrap().len(), 64);
+}
+
+/// The id of the object with this label, out of what `pkcs11-tool --list-objects` prints: an object to a paragraph that
+/// begins at the left margin.
+fn private_key_id(listing: &str, label: &str) -> String {
+    let mut ours = false;
+    for line in listing.lines() {
+        match line.trim().split_once(':') {
+            Some(("label", found)) => ours = found.trim() == label,
+            Some(("ID", id)) if ours => return id.trim().to_owned(),
+            _ if !line.starts_with(' ') => ours = false,
+            _ => {}
+        }
+    }
+    panic!("no id of {label} in:\n{listing}");
 }
