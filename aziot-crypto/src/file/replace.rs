@@ -36,9 +36,9 @@ pub struct Options {
     /// process may not give is replaced by its own (with a warning), and if that changes the group, the mode's group
     /// bits are cleared.
     pub keep_existing: bool,
-    /// If there is no file yet, it is only made if nobody else makes one meanwhile; if somebody does, that one stays and
-    /// the error says so ([`Error::is_already_there`]). An existing file is replaced all the same. File systems that
-    /// cannot do this (NFS, for one) do without.
+    /// The file is only made if there is none, or one without content; if somebody else makes one meanwhile, that one
+    /// stays and the error says so ([`Error::is_already_there`]). File systems that cannot rename without replacing
+    /// (NFS, for one) leave a moment in which it is replaced.
     pub only_new: bool,
     /// If the path is a symbolic link, the file it leads to is replaced (or made) and the link stays; otherwise the
     /// link itself is replaced by the file.
@@ -88,6 +88,10 @@ pub fn replace(path: &Path, contents: &[u8], options: Options) -> Result<(), Err
         Cow::Borrowed(path)
     };
     let existing = existing(&target)?;
+    if options.only_new && existing.as_ref().is_some_and(|file| file.len() > 0) {
+        let there = Reason::Io(io::Error::from_raw_os_error(libc::EEXIST));
+        return Err(Error::new(&target, Step::Rename, there));
+    }
     let replaced = replace_by_rename(&target, contents, options, existing.as_ref());
     match replaced {
         Err(err)
