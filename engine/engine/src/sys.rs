@@ -195,6 +195,7 @@ unsafe extern "C" {
     pub fn ENGINE_get_static_state() -> *mut c_void;
     pub fn ENGINE_new() -> *mut ENGINE;
     pub fn ENGINE_add(engine: *mut ENGINE) -> c_int;
+    pub fn ENGINE_init(engine: *mut ENGINE) -> c_int;
     pub fn ENGINE_free(engine: *mut ENGINE) -> c_int;
     pub fn ENGINE_set_id(engine: *mut ENGINE, id: *const c_char) -> c_int;
     pub fn ENGINE_set_name(engine: *mut ENGINE, name: *const c_char) -> c_int;
