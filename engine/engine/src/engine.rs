@@ -120,7 +120,7 @@ unsafe fn fill_in(engine: *mut ENGINE, id: &'static CStr) -> bool {
 /// [`ID`]. But since 1.1.1m and 3.0.1 libcrypto refuses to load an engine that is loaded already.
 ///
 /// This one is not copied and already in use, because some programs (nginx) load keys from an engine without a call of
-/// `ENGINE_init`, which libcrypto refuses for a fresh copy.
+/// `ENGINE_init`, which libcrypto refuses for a fresh copy. It is not for keys that are none of its own.
 fn add_by_file_name() {
     // SAFETY: the engine is ours until the list has it, and then the list's. No lock on engines is held in `bind`. If it is
     // in the list already, that is as well, and no error that anybody should see. If it cannot be used now, whoever wants to
@@ -130,7 +130,7 @@ fn add_by_file_name() {
         let engine = sys::ENGINE_new();
         if !engine.is_null() {
             if fill_in(engine, FILE_NAME)
-                && sys::ENGINE_set_flags(engine, 0) == 1
+                && sys::ENGINE_set_flags(engine, sys::ENGINE_FLAGS_NO_REGISTER_ALL) == 1
                 && sys::ENGINE_add(engine) == 1
                 && sys::ENGINE_init(engine) == 1
             {
