@@ -28,6 +28,8 @@
 		}                                                               \
 	} while (0)
 
+#define ID "aziot-key-openssl-engine"
+
 enum { COPIES = 4 };
 
 static void check_signs(EVP_PKEY *key)
@@ -95,12 +97,12 @@ static void check_identity(const char *name)
 	ENGINE_PKEY_METHS_PTR methods = ENGINE_get_pkey_meths(e);
 	EVP_PKEY_METHOD *method = NULL;
 
-	/* What comes later under this name is a copy, with this name for its id. */
+	/* What comes later under this name is one structure for all, in use already, with this name for its id. */
 	static int first = 1;
-	CHECK(strcmp(ENGINE_get_id(e), first ? "aziot-key-openssl-engine" : name) == 0);
+	CHECK(strcmp(ENGINE_get_id(e), first ? ID : name) == 0);
+	CHECK(ENGINE_get_flags(e) == (first ? ENGINE_FLAGS_BY_ID_COPY : ENGINE_FLAGS_NO_REGISTER_ALL));
 	first = 0;
 	CHECK(strcmp(ENGINE_get_name(e), "An openssl engine that talks to the Azure IoT Keys Service") == 0);
-	CHECK(ENGINE_get_flags(e) == ENGINE_FLAGS_BY_ID_COPY);
 	CHECK(!ENGINE_get_ctrl_function(e) && !ENGINE_get_cmd_defns(e));
 	CHECK(ENGINE_get_init_function(e) && ENGINE_get_destroy_function(e));
 	CHECK(ENGINE_get_load_privkey_function(e) && ENGINE_get_load_pubkey_function(e));
@@ -115,20 +117,33 @@ static void check_identity(const char *name)
 	CHECK(methods(e, &method, NULL, EVP_PKEY_DSA) == 0 && !method);
 	CHECK(ERR_peek_error() != 0);
 	ERR_clear_error();
-	/* Each has a structure of its own, also by its other name. */
+	/* By its other name, each has a structure of its own. */
 	{
-		ENGINE *other = engine("aziot-key-openssl-engine");
-		CHECK(other != e);
-		CHECK(ENGINE_free(other) == 1);
+		ENGINE *other = engine(ID), *third = engine(ID);
+		CHECK(other != e && third != e && other != third);
+		CHECK(ENGINE_get_flags(other) == ENGINE_FLAGS_BY_ID_COPY);
+		CHECK(ENGINE_free(other) == 1 && ENGINE_free(third) == 1);
 	}
 	CHECK(ENGINE_free(e) == 1);
 	/* Never in use, so there was nothing to release and nothing to say. */
 	CHECK(ERR_peek_error() == 0);
 }
 
-static void check_refusals(const char *name, const char *id)
+/* As nginx does: without ENGINE_init. */
+static void check_in_use(const char *name, const char *id)
 {
 	ENGINE *e = engine(name);
+	EVP_PKEY *key = ENGINE_load_private_key(e, id, NULL, NULL);
+
+	CHECK(key);
+	CHECK(ENGINE_free(e) == 1);
+	check_signs(key);
+	EVP_PKEY_free(key);
+}
+
+static void check_refusals(const char *id)
+{
+	ENGINE *e = engine(ID);
 
 	CHECK(!ENGINE_load_private_key(e, id, NULL, NULL));
 	CHECK(ENGINE_init(e) == 1);
@@ -322,10 +337,13 @@ int main(int argc, char **argv)
 	ERR_clear_error();
 	check_identity(name);
 	check_identity(name);
-	check_refusals(name, ec);
+	check_in_use(name, ec);
+	check_refusals(ec);
 	check_reuse(name, ec);
-	check_orders(name, ec);
+	check_reuse(ID, ec);
+	check_orders(ID, ec);
 	check_copies_over(name, ec);
+	check_copies_over(ID, ec);
 	check_rsa(name, rsa);
 	check_public(name, ec);
 	check_public(name, rsa);

@@ -4,6 +4,7 @@ use std::ffi::{CStr, c_char, c_int, c_ulong, c_void};
 use std::fmt;
 use std::ptr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 use aziot_keys_client::{Client, KeyHandle, default_socket};
 use aziot_keys_remote::RemoteKey;
@@ -39,6 +40,9 @@ static CLIENTS: Slot<ENGINE, Client> = unsafe {
         sys::ENGINE_set_ex_data,
     )
 };
+
+/// The engine that stays in use. Never read: memory checkers see that it is not lost.
+static IN_USE: AtomicPtr<ENGINE> = AtomicPtr::new(ptr::null_mut());
 
 /// Fills the structure of an engine in. 1, or 0 with the reason on the error queue.
 ///
@@ -114,15 +118,23 @@ unsafe fn fill_in(engine: *mut ENGINE, id: &'static CStr) -> bool {
 ///
 /// A program that looks for `aziot_keys` again, for a second key for example, would have it loaded again: the list has it as
 /// [`ID`]. But since 1.1.1m and 3.0.1 libcrypto refuses to load an engine that is loaded already.
+///
+/// This one is not copied and already in use, because some programs (nginx) load keys from an engine without a call of
+/// `ENGINE_init`, which libcrypto refuses for a fresh copy. It is not for keys that are none of its own.
 fn add_by_file_name() {
     // SAFETY: the engine is ours until the list has it, and then the list's. No lock on engines is held in `bind`. If it is
-    // in the list already, that is as well, and no error that anybody should see.
+    // in the list already, that is as well, and no error that anybody should see. If it cannot be used now, whoever wants to
+    // use it later gets the reason.
     unsafe {
         sys::ERR_set_mark();
         let engine = sys::ENGINE_new();
         if !engine.is_null() {
-            if fill_in(engine, FILE_NAME) {
-                sys::ENGINE_add(engine);
+            if fill_in(engine, FILE_NAME)
+                && sys::ENGINE_set_flags(engine, sys::ENGINE_FLAGS_NO_REGISTER_ALL) == 1
+                && sys::ENGINE_add(engine) == 1
+                && sys::ENGINE_init(engine) == 1
+            {
+                IN_USE.store(engine, Ordering::Relaxed);
             }
             sys::ENGINE_free(engine);
         }

@@ -43,6 +43,9 @@ pub type ENGINE_PKEY_METHS_PTR = unsafe extern "C" fn(
 /// `openssl/engine.h`: each `ENGINE_by_id` gives a structure of its own.
 pub const ENGINE_FLAGS_BY_ID_COPY: c_int = 4;
 
+/// `openssl/engine.h`: `ENGINE_register_all_complete` does not make it the engine of all keys of its types.
+pub const ENGINE_FLAGS_NO_REGISTER_ALL: c_int = 8;
+
 /// `openssl/engine.h`: the version of the interface between libcrypto and engines, and the oldest that fits.
 pub const OSSL_DYNAMIC_VERSION: c_ulong = 0x0003_0000;
 pub const OSSL_DYNAMIC_OLDEST: c_ulong = 0x0003_0000;
@@ -195,6 +198,7 @@ unsafe extern "C" {
     pub fn ENGINE_get_static_state() -> *mut c_void;
     pub fn ENGINE_new() -> *mut ENGINE;
     pub fn ENGINE_add(engine: *mut ENGINE) -> c_int;
+    pub fn ENGINE_init(engine: *mut ENGINE) -> c_int;
     pub fn ENGINE_free(engine: *mut ENGINE) -> c_int;
     pub fn ENGINE_set_id(engine: *mut ENGINE, id: *const c_char) -> c_int;
     pub fn ENGINE_set_name(engine: *mut ENGINE, name: *const c_char) -> c_int;
