@@ -103,16 +103,20 @@ pub(crate) unsafe extern "C" fn decrypt<R: Reach>(
         };
         let key = R::key("id", id)?;
         let sealed = Sealed::parse(ciphertext).map_err(Failure::Ciphertext)?;
-        output.fill(sealed.ciphertext.len(), &[ciphertext, iv, aad], &mut |out| {
-            R::work(ciphertext.len() > MAX_QUICK_LEN)?;
-            match derived {
-                None => key.decrypt(iv, aad, ciphertext, out),
-                Some(data) => key
-                    .derived(data)
-                    .and_then(|key| key.decrypt(iv, aad, ciphertext, out)),
-            }
-            .map_err(Failure::about("ciphertext"))
-        })
+        output.fill(
+            sealed.ciphertext.len(),
+            &[ciphertext, iv, aad],
+            &mut |out| {
+                R::work(ciphertext.len() > MAX_QUICK_LEN)?;
+                match derived {
+                    None => key.decrypt(iv, aad, ciphertext, out),
+                    Some(data) => key
+                        .derived(data)
+                        .and_then(|key| key.decrypt(iv, aad, ciphertext, out)),
+                }
+                .map_err(Failure::about("ciphertext"))
+            },
+        )
     };
     answer(decrypt())
 }
