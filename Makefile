@@ -4,7 +4,7 @@ TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 # What is shipped. Built by itself: building it together with the tests would give its
 # dependencies the features that only tests ask for. The key library is built as nothing but a
 # shared library: Cargo optimises at link time only what is not a Rust library too.
-SHIPPED := --package aziot-daemon --package aziot-cli
+SHIPPED := --package aziot-daemon --package aziot-cli --package aziot-keys-provider-so
 SHIPPED_LIBRARY := --package libaziot_keys --lib --crate-type cdylib
 # Deadlines and back-offs that tests can scale; nothing shipped has this.
 TEST_FEATURES := --features aziot-daemon/test-timing
@@ -26,6 +26,8 @@ build: deps ## Build everything for testing (debug, with scalable deadlines)
 release: deps ## Build the programs and the library to ship
 	cargo build --release $(SHIPPED)
 	cargo rustc --release $(SHIPPED_LIBRARY)
+	cargo build --profile small --package aziot-keys-engine-so
+	cp $(TARGET)/small/libaziot_key_openssl_engine_shared.so $(TARGET)/release/
 
 .PHONY: demo
 demo: release ## Show the main job, step by step, in a throw-away root
@@ -70,7 +72,7 @@ bench: release ## Measure everything that has a goal, beside its floor (BENCH_SE
 	$(TARGET)/release/bench
 
 .PHONY: soak
-soak: deps ## Sign 100 000 times over one login on software tokens (SOAK="--softhsm 100000 --tpm 100000 --interrupted 10000")
+soak: deps ## Sign 100 000 times over one login on software tokens, some 15 minutes (SOAK="--tpm 10000": fewer on the TPM)
 	cargo build --workspace $(TEST_FEATURES)
 	$(TARGET)/debug/soak $(SOAK)
 

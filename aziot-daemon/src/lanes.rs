@@ -91,7 +91,11 @@ const QUEUE_LIMIT: usize = 4096;
 /// Stack of a worker thread. TLS and PKCS#11 modules need more than the few pages our own code does; only touched pages cost.
 const STACK: usize = 512 * 1024;
 
-type Job<E> = Box<dyn FnOnce() -> E + Send>;
+struct Job<E> {
+    /// Who is forgotten with it.
+    owner: Option<u64>,
+    run: Box<dyn FnOnce() -> E + Send>,
+}
 
 /// The lanes of a daemon whose jobs yield events of type `E`.
 pub struct Lanes<E: Send + 'static> {
@@ -111,6 +115,8 @@ struct State<E> {
     threads: usize,
     idle: usize,
     running: usize,
+    /// Of those jobs that are running.
+    owners: Vec<u64>,
 }
 
 /// Where results are put, and how the loop hears of them.
@@ -170,6 +176,7 @@ impl<E: Send + 'static> Lanes<E> {
                     threads: 0,
                     idle: 0,
                     running: 0,
+                    owners: Vec::new(),
                 };
                 Arc::new(Shared {
                     lane,
@@ -202,6 +209,50 @@ impl<E: Send + 'static> Lanes<E> {
     /// # Errors
     /// [`Busy`] when the queue of the lane is full, or no thread could be started at all.
     pub fn run(&self, lane: Lane, job: impl FnOnce() -> E + Send + 'static) -> Result<(), Busy> {
+        self.push(
+            lane,
+            Job {
+                owner: None,
+                run: Box::new(job),
+            },
+        )
+    }
+
+    /// As [`run`](Self::run), for a job that need not begin any more once its owner is [forgotten](Self::forget).
+    ///
+    /// # Errors
+    /// As for [`run`](Self::run).
+    pub fn run_for(
+        &self,
+        owner: u64,
+        lane: Lane,
+        job: impl FnOnce() -> E + Send + 'static,
+    ) -> Result<(), Busy> {
+        self.push(
+            lane,
+            Job {
+                owner: Some(owner),
+                run: Box::new(job),
+            },
+        )
+    }
+
+    /// Drops the jobs of an owner that have not begun; no event tells of them. True if it had any, begun or not.
+    pub fn forget(&self, owner: u64) -> bool {
+        let mut found = false;
+        for shared in &self.lanes {
+            let mut state = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+            while let Some(at) = state.queue.iter().position(|job| job.owner == Some(owner)) {
+                found = true;
+                let job = state.queue.remove(at);
+                drop(job);
+            }
+            found |= state.owners.contains(&owner);
+        }
+        found
+    }
+
+    fn push(&self, lane: Lane, job: Job<E>) -> Result<(), Busy> {
         let Some(shared) = self.lanes.iter().find(|shared| shared.lane == lane) else {
             return Err(Busy);
         };
@@ -209,7 +260,7 @@ impl<E: Send + 'static> Lanes<E> {
         if state.queue.len() >= QUEUE_LIMIT {
             return Err(Busy);
         }
-        state.queue.push_back(Box::new(job));
+        state.queue.push_back(job);
         if state.idle >= state.queue.len() || state.threads >= lane.threads() {
             drop(state);
             shared.wake.notify_one();
@@ -247,11 +298,15 @@ fn work<E: Send>(shared: &Shared<E>, done: &Done<E>, idle: Duration) {
     loop {
         if let Some(job) = state.queue.pop_front() {
             state.running += 1;
+            state.owners.extend(job.owner);
             drop(state);
-            let event = job();
+            let (owner, event) = (job.owner, (job.run)());
             state = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
             // Before the loop is woken: at the end nothing else wakes it to see that the lane is done.
             state.running -= 1;
+            if let Some(at) = state.owners.iter().position(|one| Some(*one) == owner) {
+                state.owners.swap_remove(at);
+            }
             done.send(event);
             continue;
         }
@@ -333,6 +388,35 @@ mod tests {
         *gate.0.lock().unwrap() = true;
         gate.1.notify_all();
         assert_eq!(collect(&lanes, &mut poll, 8), [1; 8]);
+    }
+
+    #[test]
+    fn what_has_not_begun_is_forgotten_with_its_owner() {
+        let (lanes, mut poll) = lanes();
+        let gate = Arc::new(Mutex::new(()));
+        let closed = gate.lock().unwrap();
+        let inside = Arc::clone(&gate);
+        lanes
+            .run_for(7, Lane::Library, move || u32::from(inside.lock().is_ok()))
+            .unwrap();
+        while !lanes
+            .lanes
+            .iter()
+            .any(|shared| shared.state.lock().unwrap().running > 0)
+        {
+            std::thread::yield_now();
+        }
+        for (owner, result) in [(7, 2), (8, 3), (7, 4)] {
+            lanes.run_for(owner, Lane::Library, move || result).unwrap();
+        }
+        lanes.run(Lane::Library, || 5).unwrap();
+        assert!(lanes.forget(7), "two that wait");
+        assert!(lanes.forget(7), "one that has begun");
+        assert!(!lanes.forget(9));
+        drop(closed);
+        assert_eq!(collect(&lanes, &mut poll, 3), [1, 3, 5]);
+        assert!(!lanes.forget(7), "it is done");
+        assert!(!lanes.is_writing());
     }
 
     #[test]

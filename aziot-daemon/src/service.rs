@@ -141,6 +141,11 @@ impl Reply<'_> {
         Handled::Now
     }
 
+    /// Answers 200 with an object of one member, bytes as Base64. `name` needs no escaping in JSON.
+    pub fn bytes(self, name: &'static str, bytes: &[u8]) -> Handled {
+        self.with(200, |buffer| json::write_base64_member(name, bytes, buffer))
+    }
+
     /// Answers with a JSON body that `body` writes into the room it is given; it is called again with more room when that
     /// was too small.
     pub fn with(
@@ -241,6 +246,25 @@ impl<S: Service> Context<'_, S> {
         job: impl FnOnce() -> S::Event + Send + 'static,
     ) -> Result<(), Busy> {
         self.kernel.lanes.run(lane, job)
+    }
+
+    /// As [`run`](Self::run), for a job that serves this request and nothing else. Should the client hang up, its connection
+    /// is closed, and a job that has not begun is dropped without an event.
+    ///
+    /// # Errors
+    /// [`Busy`] when the lane cannot take it.
+    pub fn run_for(
+        &mut self,
+        id: RequestId,
+        lane: Lane,
+        job: impl FnOnce() -> S::Event + Send + 'static,
+    ) -> Result<(), Busy> {
+        self.kernel.run_for(id, lane, job)
+    }
+
+    /// Whether the client still waits for the answer to a request kept earlier.
+    pub fn is_awaited(&mut self, id: RequestId) -> bool {
+        self.kernel.is_awaited(id)
     }
 
     /// A way to send events from a job that has more than one.

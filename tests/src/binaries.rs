@@ -52,20 +52,36 @@ pub fn compile_shared(
     directory: &Path,
     name: &str,
 ) -> PathBuf {
+    let flags = [&["-fPIC", "-shared"], flags].concat();
+    compile(source, &flags, libraries, directory, name)
+}
+
+/// Compiles `tests/tools/<source>` into a program with the given file name in `directory`.
+///
+/// # Panics
+/// When the compiler refuses it or there is none.
+pub fn compile_program(
+    source: &str,
+    flags: &[&str],
+    libraries: &[&str],
+    directory: &Path,
+    name: &str,
+) -> PathBuf {
+    compile(source, flags, libraries, directory, name)
+}
+
+fn compile(
+    source: &str,
+    flags: &[&str],
+    libraries: &[&str],
+    directory: &Path,
+    name: &str,
+) -> PathBuf {
     let output = directory.join(name);
-    std::fs::create_dir_all(directory).expect("a directory for the shared object");
+    std::fs::create_dir_all(directory).expect("a directory for the result");
     let include = sources().join("../libaziot_keys/include");
     let result = Command::new("cc")
-        .args([
-            "-std=gnu11",
-            "-O1",
-            "-g",
-            "-Wall",
-            "-Wextra",
-            "-Werror",
-            "-fPIC",
-            "-shared",
-        ])
+        .args(["-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Werror"])
         .arg("-I")
         .arg(include)
         .args(flags)

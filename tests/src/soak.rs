@@ -23,8 +23,13 @@ use crate::fixture::VERSION;
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// How much the service's own (anonymous) memory may grow between the first tenth and the end, in KiB: what allocators keep,
-/// nothing that a request leaves behind. At 100 000 requests this is 10 bytes each.
+/// nothing that a request leaves behind. At 100 000 requests this is 10 bytes each. A module that is loaded again adds as
+/// much, because libraries it needs stay.
 const GROWTH: u64 = 1024;
+
+/// What tpm2-pkcs11 1.9 with its TSS loses with every signature, in bytes: 80 to 100 when a C program calls it directly in a
+/// loop, over a resource manager or not.
+const TPM_LEAK: u64 = 128;
 
 /// What to do.
 #[derive(Clone, Copy, Debug)]
@@ -248,6 +253,16 @@ fn sign(
 }
 
 impl Report {
+    /// How much memory may grow, in KiB.
+    fn allowance(&self) -> u64 {
+        let leak = match self.plan.back_end {
+            BackEnd::Tpm => self.signatures * TPM_LEAK / 1024,
+            _ => 0,
+        };
+        let loads = u64::try_from(self.during()[1]).unwrap_or(u64::MAX);
+        leak + GROWTH * (1 + loads)
+    }
+
     /// Logins, loads and sessions that the signatures themselves took.
     fn during(&self) -> [usize; 3] {
         let [before, after] = self.calls;
@@ -259,9 +274,10 @@ impl Report {
     pub fn complaints(&self) -> Vec<String> {
         let mut complaints = Vec::new();
         let [before, after] = self.memory;
-        if after.anonymous > before.anonymous + GROWTH {
+        let allowance = self.allowance();
+        if after.anonymous > before.anonymous + allowance {
             complaints.push(format!(
-                "memory grew by {} KiB, more than {GROWTH}",
+                "memory grew by {} KiB, more than {allowance}",
                 after.anonymous - before.anonymous
             ));
         }
@@ -313,8 +329,12 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "  memory          anonymous {} -> {} KiB, resident {} -> {} KiB (from a tenth of the run to its end)",
-            before.anonymous, after.anonymous, before.resident, after.resident
+            "  memory          anonymous {} -> {} KiB, resident {} -> {} KiB (from a tenth of the run to its end; {} KiB more are allowed)",
+            before.anonymous,
+            after.anonymous,
+            before.resident,
+            after.resident,
+            self.allowance()
         )?;
         writeln!(
             f,

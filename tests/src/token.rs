@@ -11,8 +11,8 @@ use crate::binaries;
 use crate::daemon::Launch;
 use crate::root::Root;
 
-/// The user PIN of every token in the tests.
-pub const PIN: &str = "1234";
+/// The user PIN of every token in the tests. Nothing else in a log looks like it.
+pub const PIN: &str = "x7Qm2Lv9";
 
 /// The security officer's PIN of every token in the tests.
 pub const SO_PIN: &str = "56789012";
@@ -237,6 +237,16 @@ pub struct Recorder {
     directory: PathBuf,
 }
 
+/// Calls wait until this is dropped.
+#[derive(Debug)]
+pub struct Held(PathBuf);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
 /// A call of a PKCS#11 function.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
@@ -275,8 +285,8 @@ impl Recorder {
             .count()
     }
 
-    /// Has calls answered without the module, one line a rule: function, result (or `sleep:` milliseconds), and how many
-    /// (`*` for all). An empty text ends it.
+    /// Has calls answered without the module, one line a rule: function, result (or `sleep:` milliseconds, or `hold`), and
+    /// how many (`*` for all). An empty text ends it.
     ///
     /// # Panics
     /// When the file cannot be written.
@@ -284,6 +294,17 @@ impl Recorder {
         let new = self.directory.join("script.new");
         fs::write(&new, rules).expect("the script is written");
         fs::rename(&new, self.directory.join("script")).expect("the script is put in place");
+    }
+
+    /// Makes calls wait for which the script says `hold`.
+    ///
+    /// # Panics
+    /// When the file cannot be written.
+    #[must_use]
+    pub fn hold(&self) -> Held {
+        let gate = self.directory.join("script.hold");
+        fs::write(&gate, b"").expect("the gate is closed");
+        Held(gate)
     }
 
     /// What is left of the script.

@@ -269,6 +269,19 @@ fn ks_05_missing_bodies() {
 #[test]
 fn ks_06_json_rules() {
     let keyd = Keyd::with_fixture();
+    // All of it has to be UTF-8, also what is of no interest otherwise.
+    for text in [
+        &b"{\"keyId\":\"x\",\"usage\":\"sign\",\"note\":\"\xff\"}"[..],
+        b"{\"keyId\":\"x\",\"usage\":\"sign\",\n \"\xff\":1}",
+        b"{\"keyId\":\"x\",\"usage\":\"sign\",\"note\":[{\"a\":\"\xed\xa0\x80\"}]}",
+        b"{\"keyId\":\"\xc3\",\"usage\":\"sign\"}",
+    ] {
+        let response = exchange(&keyd, &raw("POST", &format!("/key?{VERSION}"), "", text));
+        assert_eq!(response.status, 422, "{}", String::from_utf8_lossy(text));
+        let message = response.member("message");
+        let expected = "invalid unicode code point at line ";
+        assert!(message.starts_with(expected), "{message}");
+    }
     for (path, text, message) in [
         ("/key", "{", "EOF while parsing an object"),
         ("/key", "[]", "invalid length 0"),

@@ -273,6 +273,41 @@ fn a_token_that_hangs_keeps_only_its_own_keys() {
     }
 }
 
+/// Clients have deadlines of their own. When they give up and come again, the places of the connections that they have
+/// closed are theirs, and nothing is done any more for those who have left.
+#[test]
+fn clients_that_have_left_hold_no_place() {
+    let keyd = start(&[], "");
+    let in_token = keyd.get("/key/token1").member("keyHandle");
+    let in_file = keyd.get("/key/file1").member("keyHandle");
+    let gate = Gate::close(&keyd, "token");
+    let signatures = || threads(&keyd, "sign", "token1").len();
+    let body = fixture::sign_body(&in_token, b"m");
+    // As many as a user may have, several times.
+    for round in 0..3 {
+        let clients: Vec<Client> = (0..10)
+            .map(|_| begin(&keyd, "POST", "/sign", &body))
+            .collect();
+        if round == 0 {
+            eventually("four signatures in the token", || signatures() == 4);
+        }
+        drop(clients);
+        for _ in 0..10 {
+            assert_eq!(keyd.sign(&in_file, b"m").status, 200);
+        }
+    }
+    let mut patient = begin(&keyd, "POST", "/sign", &body);
+    // Somebody who only has nothing more to say waits for the answer.
+    let mut silent = begin(&keyd, "POST", "/sign", &body);
+    silent.finish_sending();
+    assert_eq!(keyd.sign(&in_file, b"m").status, 200);
+    gate.open();
+    assert_eq!(patient.response().status, 200);
+    assert_eq!(silent.response().status, 200);
+    assert_eq!(signatures(), 4 + 2, "who has left is not served");
+    assert_eq!(keyd.sign(&in_token, b"m").status, 200);
+}
+
 #[test]
 fn a_handle_key_in_a_token_that_hangs_stops_no_more_than_it_must() {
     let keyd = start(&["-DHANDLE_KEY_IN_TOKEN"], "max_requests = 100\n");

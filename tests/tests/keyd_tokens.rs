@@ -607,7 +607,8 @@ fn ks_36_a_slow_token_delays_no_key_in_a_file() {
     let site = Site::on(root, softhsm, token);
     let pair = site.pair("pair", "ec-p256");
     let in_file = site.keyd.get("/key/key").member("keyHandle");
-    recorder.script("C_Sign sleep:5000 8\n");
+    let held = recorder.hold();
+    recorder.script("C_Sign hold 8\n");
     let mut slow: Vec<_> = (0..8)
         .map(|_| {
             let mut client = site.keyd.connect();
@@ -616,7 +617,9 @@ fn ks_36_a_slow_token_delays_no_key_in_a_file() {
             client
         })
         .collect();
-    eventually("the token is busy", || !recorder.left().contains("5000 8"));
+    eventually("four calls are under way", || {
+        recorder.left().contains("hold 4")
+    });
     for _ in 0..100 {
         assert_eq!(
             site.keyd.sign(&in_file, b"m").member("signature"),
@@ -628,7 +631,7 @@ fn ks_36_a_slow_token_delays_no_key_in_a_file() {
         slow.iter_mut().all(|client| !client.is_closed()),
         "the token's requests are still waiting"
     );
-    recorder.script("");
+    drop(held);
     for client in &mut slow {
         assert_eq!(client.response().status, 200);
     }

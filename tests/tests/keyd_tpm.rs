@@ -10,7 +10,7 @@ use std::thread;
 use aziot_tests::back_end::{BackEnd, Site, ecdsa_body};
 use aziot_tests::client::{eventually, request};
 use aziot_tests::fixture::{self, HANDLE_KEY, VERSION};
-use aziot_tests::token;
+use aziot_tests::token::{self, PIN};
 use serde_json::json;
 
 const INVALID: &str = "a parameter has an invalid value";
@@ -111,7 +111,7 @@ fn kp_11_a_wrong_pin_is_tried_once() {
     let pair = site.pair("pair", "ec-p256");
     let site = site.restart_after(|root, token| {
         let token = token.unwrap();
-        let uri = token.uri(None).replace("1234", "87654321");
+        let uri = token.uri(None).replace(PIN, "87654321");
         root.write(token::CONFIG, token::settings(token.module(), &uri));
     });
     let logins = site.recorder().count("C_Login");

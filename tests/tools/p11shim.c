@@ -21,6 +21,7 @@
  *   C_Sign 0x30 *            so do all of them
  *   C_CreateObject 0x30 1 after    the call is passed on first, its result replaced if it was CKR_OK
  *   C_Sign sleep:200 1       the next C_Sign waits for 200 milliseconds before it is passed on
+ *   C_Sign hold 8            the next eight wait as long as there is a file beside the script with `.hold` behind its name
  *
  * The first line that fits counts. The shim writes the counts that are left back into the script, and removes lines that
  * are used up, so that a script survives the module being unloaded and a test can see what was not needed.
@@ -107,11 +108,12 @@ struct order {
     int replace; /* 0: pass on, 1: answer without passing on, 2: pass on, then replace CKR_OK */
     ck_rv_t result;
     long sleep_ms;
+    int hold;
 };
 
 /* Finds the first line for `function`, and writes the script back without the use of it. */
 static struct order order_for(const char *function) {
-    struct order order = { 0, CKR_OK, 0 };
+    struct order order = { 0, CKR_OK, 0, 0 };
     const char *path = getenv("P11SHIM_CONTROL");
     if (path == NULL) {
         return order;
@@ -137,6 +139,8 @@ static struct order order_for(const char *function) {
                 found = 1;
                 if (strncmp(what, "sleep:", 6) == 0) {
                     order.sleep_ms = strtol(what + 6, NULL, 10);
+                } else if (strcmp(what, "hold") == 0) {
+                    order.hold = 1;
                 } else {
                     order.replace = strcmp(when, "after") == 0 ? 2 : 1;
                     order.result = strtoul(what, NULL, 0);
@@ -161,6 +165,14 @@ static struct order order_for(const char *function) {
     if (order.sleep_ms > 0) {
         struct timespec pause = { order.sleep_ms / 1000, order.sleep_ms % 1000 * 1000000 };
         nanosleep(&pause, NULL);
+    }
+    if (order.hold) {
+        char gate[4096];
+        struct timespec pause = { 0, 5000000 };
+        snprintf(gate, sizeof gate, "%s.hold", path);
+        while (access(gate, F_OK) == 0) {
+            nanosleep(&pause, NULL);
+        }
     }
     return order;
 }

@@ -27,7 +27,7 @@ pub use crate::output::BufferFull;
 pub use error::{Error, ErrorKind, Found, Syntax};
 pub use reader::{Reader, Shape};
 pub use value::{Bytes, Deferred, FromJson, Ignored, Raw};
-pub use write::{Text, to_slice, write_message};
+pub use write::{Text, to_slice, write_base64_member, write_message};
 
 pub(crate) use write::{put_escaped, put_string};
 
@@ -43,6 +43,18 @@ pub fn from_slice<'a, T: FromJson<'a>>(input: &'a mut [u8]) -> Result<T, Error<'
     let value = T::from_json(&mut reader)?;
     reader.finish()?;
     Ok(value)
+}
+
+/// Requires that `input` is UTF-8 throughout, also in what [`from_slice`] skips without decoding it.
+///
+/// # Errors
+///
+/// [`Syntax::InvalidUnicode`], at the first byte that is not.
+pub fn require_utf8(input: &[u8]) -> Result<(), Error<'static>> {
+    core::str::from_utf8(input).map(|_| ()).map_err(|error| {
+        let at = error.valid_up_to().saturating_add(1);
+        located(input, scan::fault(Syntax::InvalidUnicode, at))
+    })
 }
 
 /// Requires that `input` is one JSON value of any kind, and leaves it as it is.
@@ -63,12 +75,17 @@ fn check(input: &[u8]) -> Result<(), Error<'static>> {
         Ok(end) => scan::fault(Syntax::TrailingCharacters, end.saturating_add(1)),
         Err(fault) => fault,
     };
+    Err(located(input, fault))
+}
+
+/// A fault in `input` with its line and column.
+fn located(input: &[u8], fault: scan::Fault) -> Error<'static> {
     let read = input.get(..fault.at).unwrap_or_default();
     let line_start = read
         .iter()
         .rposition(|&byte| byte == b'\n')
         .map_or(0, |newline| newline.saturating_add(1));
-    Err(Error {
+    Error {
         kind: ErrorKind::Syntax(fault.syntax),
         line: read
             .iter()
@@ -76,7 +93,7 @@ fn check(input: &[u8]) -> Result<(), Error<'static>> {
             .count()
             .saturating_add(1),
         column: read.len().saturating_sub(line_start),
-    })
+    }
 }
 
 /// What the macros need wherever they are used.

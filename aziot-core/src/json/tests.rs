@@ -122,6 +122,21 @@ fn ht_10_vectors_26_to_34() {
 }
 
 #[test]
+fn a_document_is_utf8_throughout() {
+    for (document, place) in [
+        (&b"\xff"[..], "1 column 1"),
+        (b"{\"keyId\":\"k\",\"zz\":\"\xc3\"}", "1 column 20"),
+        (b"{\n \"\xed\xa0\x80\":1}", "2 column 3"),
+    ] {
+        assert_eq!(
+            super::require_utf8(document).unwrap_err().to_string(),
+            format!("invalid unicode code point at line {place}")
+        );
+    }
+    super::require_utf8("{\"k\":\"é\u{10ffff}\"}".as_bytes()).unwrap();
+}
+
+#[test]
 fn ks_06_strings_and_bytes_are_decoded_in_place() {
     let mut document = br#"{"keyId":"a\/\u00e9\ud83d\ude00\n\"","n":"QUI\u003d"}"#.to_vec();
     let range = document.as_ptr_range();
@@ -488,5 +503,23 @@ proptest! {
         let mut written = vec![0; put.len()];
         let length = to_slice(text.as_str(), &mut written).unwrap();
         prop_assert_eq!(put.as_bytes(), &written[..length]);
+    }
+
+    #[test]
+    fn base64_members_equal_written_ones(bytes in any::<Vec<u8>>(), missing in 0..40_usize) {
+        #[derive(serde::Serialize)]
+        struct Object<'a> {
+            signature: Bytes<'a>,
+        }
+
+        let mut written = vec![0; bytes.len() * 2 + 64];
+        let length = to_slice(&Object { signature: Bytes(&bytes) }, &mut written).unwrap();
+        let mut put = vec![0; length];
+        prop_assert_eq!(write_base64_member("signature", &bytes, &mut put), Ok(length));
+        prop_assert_eq!(&put, &written[..length]);
+        if missing > 0 {
+            let short = length.saturating_sub(missing);
+            prop_assert_eq!(write_base64_member("signature", &bytes, &mut put[..short]), Err(BufferFull));
+        }
     }
 }

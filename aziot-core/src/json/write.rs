@@ -2,6 +2,7 @@ use core::fmt;
 
 use serde::{Serialize, Serializer};
 
+use crate::base64;
 use crate::output::{BufferFull, Output};
 
 /// Writes `value` as compact JSON to the start of `out`, and answers its length.
@@ -40,6 +41,34 @@ pub fn write_message(text: &dyn fmt::Display, out: &mut [u8]) -> Result<usize, B
         },
         out,
     )
+}
+
+/// Writes `{"<name>":"<Base64 of bytes>"}`, the same text as [`to_slice`] of an object with one [`Bytes`](super::Bytes),
+/// many times faster: a serializer looks at every character of a string, and Base64 has none to escape.
+///
+/// `name` is written as it is and must not need escaping either.
+///
+/// # Errors
+///
+/// As [`to_slice`].
+pub fn write_base64_member(
+    name: &'static str,
+    bytes: &[u8],
+    out: &mut [u8],
+) -> Result<usize, BufferFull> {
+    let mut head = Output::new(out);
+    head.put(b"{\"");
+    head.put_str(name);
+    head.put(b"\":\"");
+    let (head, rest) = head.split()?;
+    let text = base64::encode(bytes, rest)?.len();
+    let end = head.len().saturating_add(text);
+    let tail = b"\"}";
+    let length = end.saturating_add(tail.len());
+    out.get_mut(end..length)
+        .ok_or(BufferFull)?
+        .copy_from_slice(tail);
+    Ok(length)
 }
 
 /// Writes whatever it displays as a JSON string.

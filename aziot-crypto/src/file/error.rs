@@ -45,6 +45,12 @@ impl Error {
         matches!(&self.reason, Reason::Io(err) if err.kind() == io::ErrorKind::NotFound)
     }
 
+    /// Whether a file that was to be made new is there already, see [`super::Options::only_new`].
+    #[must_use]
+    pub fn is_already_there(&self) -> bool {
+        self.step == Step::Rename && self.os_code() == Some(libc::EEXIST)
+    }
+
     pub(super) fn os_code(&self) -> Option<i32> {
         match &self.reason {
             Reason::Io(err) => err.raw_os_error(),

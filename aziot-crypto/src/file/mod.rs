@@ -224,6 +224,12 @@ impl Identity {
         }
     }
 
+    /// Whether both are the same file, in whatever state.
+    #[must_use]
+    pub fn is_same_file(&self, other: &Self) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
+    }
+
     /// Whether a change after `now` (time since 1970) would show in the identity.
     ///
     /// It may not if the file was last changed just before: file times advance in steps, so a second change of the

@@ -1,14 +1,16 @@
 //! Atomic replacement.
 
 use std::borrow::Cow;
+use std::ffi::CString;
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
-use std::io::{self, Write};
+use std::io::{self, Seek as _, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use super::error::{Error, Reason, Step};
 use super::sweep::{Claim, claim, temporary_name};
-use super::{parent, sync_directory};
+use super::{parent, read_at_most, sync_directory};
 
 /// Symbolic links followed before they count as a loop; the kernel's own number.
 const LINKS: usize = 40;
@@ -16,6 +18,9 @@ const LINKS: usize = 40;
 /// Names tried for a temporary file. They are unique in a process; more than one is needed only where a crashed
 /// process with the same id left its own.
 const NAMES: usize = 1000;
+
+/// Longest file, in bytes, whose old content is kept while it is written in place.
+const MAX_KEPT: usize = 16 * 1024 * 1024;
 
 /// Permission bits; set-user-id and its like are never taken over.
 const PERMISSIONS: u32 = 0o777;
@@ -31,6 +36,10 @@ pub struct Options {
     /// process may not give is replaced by its own (with a warning), and if that changes the group, the mode's group
     /// bits are cleared.
     pub keep_existing: bool,
+    /// If there is no file yet, it is only made if nobody else makes one meanwhile; if somebody does, that one stays and
+    /// the error says so ([`Error::is_already_there`]). An existing file is replaced all the same. File systems that
+    /// cannot do this (NFS, for one) do without.
+    pub only_new: bool,
     /// If the path is a symbolic link, the file it leads to is replaced (or made) and the link stays; otherwise the
     /// link itself is replaced by the file.
     pub follow_links: bool,
@@ -47,6 +56,7 @@ impl Options {
             mode,
             owner: None,
             keep_existing: false,
+            only_new: false,
             follow_links: false,
             in_place: false,
         }
@@ -140,9 +150,40 @@ fn replace_by_rename(
         .write_all(contents)
         .map_err(failed(Step::Write))?;
     temporary.file.sync_all().map_err(failed(Step::Sync))?;
-    fs::rename(&temporary.path, target).map_err(failed(Step::Rename))?;
+    let renamed = if options.only_new && existing.is_none() {
+        rename_to_new(&temporary.path, target)
+    } else {
+        fs::rename(&temporary.path, target)
+    };
+    renamed.map_err(failed(Step::Rename))?;
     temporary.renamed = true;
     sync_directory(parent(target))
+}
+
+/// Renames a file unless there is one with the new name, if the file system knows how to.
+#[allow(unsafe_code, reason = "the standard library always replaces")]
+fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
+    let old = CString::new(from.as_os_str().as_bytes())?;
+    let new = CString::new(to.as_os_str().as_bytes())?;
+    // SAFETY: both are NUL-terminated strings that live until the call returns.
+    let rc = unsafe {
+        libc::renameat2(
+            libc::AT_FDCWD,
+            old.as_ptr(),
+            libc::AT_FDCWD,
+            new.as_ptr(),
+            libc::RENAME_NOREPLACE,
+        )
+    };
+    if rc == 0 {
+        return Ok(());
+    }
+    match io::Error::last_os_error() {
+        err if matches!(err.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS)) => {
+            fs::rename(from, to)
+        }
+        err => Err(err),
+    }
 }
 
 /// Whether the directory, not the content, is what refused.
@@ -160,18 +201,40 @@ fn refused(err: &Error) -> bool {
     }
 }
 
-/// Writes over a file that cannot be replaced. It is cut to length last: until then more of the old content survives.
-fn write_in_place(target: &Path, contents: &[u8]) -> Result<(), Error> {
-    let write = || {
+/// Writes over a file that cannot be replaced. It is cut to length last: until then more of the old content survives. If
+/// it fails half-way, on a full disk for example, the old content is written back.
+pub(super) fn write_in_place(target: &Path, contents: &[u8]) -> Result<(), Error> {
+    let failed = |err| Error::new(target, Step::WriteInPlace, Reason::Io(err));
+    let open = || {
         let mut file = OpenOptions::new()
+            .read(true)
             .write(true)
             .custom_flags(libc::O_NONBLOCK)
             .open(target)?;
-        file.write_all(contents)?;
-        file.set_len(contents.len() as u64)?;
-        file.sync_all()
+        let size = usize::try_from(file.metadata()?.size()).unwrap_or(usize::MAX);
+        let old = read_at_most(&mut file, size.min(MAX_KEPT))?;
+        Ok((file, (old.len() == size).then_some(old)))
     };
-    write().map_err(|err| Error::new(target, Step::WriteInPlace, Reason::Io(err)))
+    let (mut file, old) = open().map_err(failed)?;
+    let Err(err) = overwrite(&mut file, contents) else {
+        return Ok(());
+    };
+    if let Some(old) = old
+        && let Err(err) = overwrite(&mut file, &old)
+    {
+        log::error!(
+            "the old content of {} could not be written back: {err}",
+            target.display()
+        );
+    }
+    Err(failed(err))
+}
+
+fn overwrite(file: &mut File, contents: &[u8]) -> io::Result<()> {
+    file.rewind()?;
+    file.write_all(contents)?;
+    file.set_len(contents.len() as u64)?;
+    file.sync_all()
 }
 
 /// A temporary file that is removed unless it was renamed.

@@ -1,4 +1,5 @@
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -324,4 +325,42 @@ proptest! {
         replace(&path, &contents, Options::new(0o600)).unwrap();
         prop_assert_eq!(&*read(&path, 5000).unwrap().unwrap().bytes, &contents);
     }
+}
+
+/// A disk that is full in the middle of writing in place: the old content comes back. The limit holds for a process, so
+/// the test runs in one of its own.
+#[test]
+#[allow(unsafe_code, reason = "the standard library knows no limits")]
+fn what_cannot_be_written_in_place_leaves_the_old_content() {
+    const NAME: &str = "file::tests::what_cannot_be_written_in_place_leaves_the_old_content";
+    const ALONE: &str = "AZIOT_TEST_FULL_DISK";
+    let Some(path) = std::env::var_os(ALONE).map(PathBuf::from) else {
+        let directory = TempDir::new().unwrap();
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args([NAME, "--exact", "--test-threads=1"])
+            .env(ALONE, directory.path().join("key"))
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success() && text.contains("1 passed"),
+            "{output:?}"
+        );
+        return;
+    };
+    fs::write(&path, b"old content").unwrap();
+    let limit = libc::rlimit {
+        rlim_cur: 4096,
+        rlim_max: libc::RLIM_INFINITY,
+    };
+    // SAFETY: the signal is ignored, and the structure is there.
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+        assert_eq!(libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit), 0);
+    }
+    let err = super::replace::write_in_place(&path, &[b'n'; 8192]).unwrap_err();
+    assert_eq!(err.step(), Step::WriteInPlace);
+    assert_eq!(fs::read(&path).unwrap(), b"old content");
+    super::replace::write_in_place(&path, b"new").unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"new");
 }

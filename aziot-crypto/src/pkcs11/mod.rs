@@ -33,6 +33,7 @@
 //! the function list, so only the one of `C_GetInfo` is checked.
 
 mod ec;
+mod elf;
 mod error;
 mod keys;
 mod login;

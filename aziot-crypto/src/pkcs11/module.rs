@@ -12,6 +12,7 @@ use aziot_core::uri::Pkcs11 as Uri;
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Function, Pkcs11};
 use cryptoki::error::{Error as CryptokiError, RvError};
 
+use super::elf;
 use super::error::{Cause, Value};
 use super::login::Refusals;
 use super::selector::Selector;
@@ -306,6 +307,11 @@ impl Library {
 
 /// Loads and initialises a module; also says whether it is ours to finalise.
 fn load(path: &Path) -> Result<(Pkcs11, bool), Cause> {
+    if let Some((len, promised)) = elf::missing_end(path) {
+        return Err(Cause::Load(format!(
+            "the file is cut off: it has {len} of at least {promised} bytes; install it again"
+        )));
+    }
     let context = Pkcs11::new(path).map_err(|err| match err {
         CryptokiError::LibraryLoading(err) => Cause::Load(explain(path, &err.to_string())),
         err => err.into(),

@@ -63,9 +63,10 @@ impl Work<'_> {
         if let Some(Entry::Secret(handle)) = handles.find(self, Kind::Secret, label) {
             return Ok(Some(handle));
         }
+        let seen = handles.changes();
         let found = self.first(ObjectClass::SECRET_KEY, label)?;
         if let Some(handle) = found {
-            handles.remember(self, Kind::Secret, label, Entry::Secret(handle));
+            handles.remember(self, seen, Kind::Secret, label, Entry::Secret(handle));
         }
         Ok(found)
     }
@@ -76,6 +77,7 @@ impl Work<'_> {
         if let Some(Entry::Pair(pair)) = handles.find(self, Kind::Pair, label) {
             return Ok(Some(pair));
         }
+        let seen = handles.changes();
         let Some((public, private)) = self.halves(label)?.complete() else {
             return Ok(None);
         };
@@ -89,7 +91,7 @@ impl Work<'_> {
             private,
             public_key: Arc::new(pair::read(self, public, key_type)?),
         };
-        handles.remember(self, Kind::Pair, label, Entry::Pair(pair.clone()));
+        handles.remember(self, seen, Kind::Pair, label, Entry::Pair(pair.clone()));
         Ok(Some(pair))
     }
 
@@ -99,6 +101,10 @@ impl Work<'_> {
         let public = self.first(ObjectClass::PUBLIC_KEY, label)?;
         let private = self.first(ObjectClass::PRIVATE_KEY, label)?;
         let Some(public_object) = public else {
+            let private = match private {
+                Some(private) if self.is_left_behind(private)? => None,
+                private => private,
+            };
             return Ok(Halves { public, private });
         };
         let (_, public_id) = pair::type_and_id(self, public_object)?;
@@ -132,8 +138,48 @@ impl Work<'_> {
         let Some(label) = sweep::label(self, private)? else {
             return Ok(None);
         };
-        let taken = self.first(ObjectClass::PUBLIC_KEY, Some(&label))?.is_some();
+        let taken = match self.first(ObjectClass::PUBLIC_KEY, Some(&label))? {
+            // One that was made since has another id.
+            Some(public) => {
+                let (_, public_id) = pair::type_and_id(self, public)?;
+                public_id.is_empty() || public_id == id
+            }
+            None => false,
+        };
         Ok((!taken).then_some(private))
+    }
+
+    /// Whether a private object without a public one of its label is what an interrupted move left behind: it belongs to
+    /// the key pair that has the new label, and to whatever happens to that.
+    fn is_left_behind(&self, private: ObjectHandle) -> Result<bool, Cause> {
+        let (_, id) = pair::type_and_id(self, private)?;
+        if id.is_empty() {
+            return Ok(false);
+        }
+        let Some(public) = self.first_with(ObjectClass::PUBLIC_KEY, None, Some(&id))? else {
+            return Ok(false);
+        };
+        let Some(label) = sweep::label(self, public)? else {
+            return Ok(false);
+        };
+        let own = self.first_with(ObjectClass::PRIVATE_KEY, Some(&label), Some(&id))?;
+        Ok(own.is_none())
+    }
+
+    /// All objects of a class with this label. There is more than one after an import that was interrupted.
+    fn all(&self, class: ObjectClass, label: &str) -> Result<Vec<ObjectHandle>, Cause> {
+        let template = [
+            Attribute::Class(class),
+            Attribute::Label(label.as_bytes().to_vec()),
+        ];
+        let found = self.session.find_objects(&template)?;
+        if found.is_empty() {
+            self.verify_token()?;
+        }
+        for object in &found {
+            self.verify_handle(*object, class, Some(label))?;
+        }
+        Ok(found)
     }
 
     /// The first object of a class, with this label if there is one.
@@ -215,7 +261,14 @@ pub(super) struct Pair {
 
 /// What labels were found to mean, for a short time.
 #[derive(Default)]
-pub(super) struct Handles(Mutex<Vec<Remembered>>);
+pub(super) struct Handles(Mutex<Remembrance>);
+
+#[derive(Default)]
+struct Remembrance {
+    entries: Vec<Remembered>,
+    /// Counts the times that all was forgotten, so that what was looked up before is not remembered after.
+    changes: u64,
+}
 
 #[derive(Clone, Copy, Eq, PartialEq)]
 enum Kind {
@@ -245,18 +298,25 @@ enum Entry {
 
 impl Handles {
     pub(super) fn clear(&self) {
-        lock(&self.0).clear();
+        let mut handles = lock(&self.0);
+        handles.entries.clear();
+        handles.changes += 1;
+    }
+
+    /// To be asked before a search, and given to [`Self::remember`] after it.
+    fn changes(&self) -> u64 {
+        lock(&self.0).changes
     }
 
     fn find(&self, work: &Work<'_>, kind: Kind, label: Option<&str>) -> Option<Entry> {
         let handles = lock(&self.0);
-        let remembered = handles.iter().find(|known| known.is(kind, label))?;
+        let remembered = handles.entries.iter().find(|known| known.is(kind, label))?;
         let current = remembered.generation == work.generation
             && remembered.since.elapsed() < work.token.timing().handles;
         current.then(|| remembered.entry.clone())
     }
 
-    fn remember(&self, work: &Work<'_>, kind: Kind, label: Option<&str>, entry: Entry) {
+    fn remember(&self, work: &Work<'_>, seen: u64, kind: Kind, label: Option<&str>, entry: Entry) {
         let remembered = Remembered {
             kind,
             label: label.map(Box::from),
@@ -265,6 +325,10 @@ impl Handles {
             entry,
         };
         let mut handles = lock(&self.0);
+        if handles.changes != seen {
+            return;
+        }
+        let handles = &mut handles.entries;
         handles.retain(|known| !known.is(kind, label));
         if handles.len() >= MAX_HANDLES {
             let age = work.token.timing().handles;

@@ -35,7 +35,7 @@ impl Store {
             let place = places.file.as_ref().ok_or(Error::NoLocation)?;
             let mut bytes = Zeroizing::new([0; GENERATED_KEY_LEN]);
             fill_with_random(bytes.as_mut_slice()).map_err(Error::Random)?;
-            self.write(id, place, places, settings, bytes.as_slice())
+            self.write_new(id, place, places, settings, bytes.as_slice())
         })
     }
 
@@ -71,7 +71,8 @@ impl Store {
         if outdated.is_none() {
             refuse_pair(place)?;
         }
-        let key = self.write(id, place, &places, &settings, bytes)?;
+        self.write_file(place, bytes, false)?;
+        let key = self.read_back(id, place, &places, &settings)?;
         if let Some(place) = outdated {
             // A key that the token still has would win over the new one. It goes last, so that there is always one.
             place
@@ -104,7 +105,7 @@ impl Store {
             let place = places.file.as_ref().ok_or(Error::NoLocation)?;
             let pair = openssl::KeyPair::generate(first).map_err(Error::Crypto)?;
             let pem = pair.to_pem().map_err(Error::Crypto)?;
-            self.write(id, place, places, settings, &pem)
+            self.write_new(id, place, places, settings, &pem)
         })
     }
 
@@ -204,8 +205,8 @@ impl Store {
         Ok(())
     }
 
-    /// Writes a key and reads it back. The caller has the file's turn.
-    fn write<K: Kept>(
+    /// Writes a key that there was none of, and reads it back. The caller has the file's turn.
+    fn write_new<K: Kept>(
         &self,
         id: &str,
         place: &FilePlace,
@@ -213,7 +214,22 @@ impl Store {
         settings: &Settings,
         bytes: &[u8],
     ) -> Result<K, Error> {
-        self.write_file(place, bytes)?;
+        match self.write_file(place, bytes, true) {
+            // Another process was faster, and may have used its key already.
+            Err(Error::File(err)) if err.is_already_there() => {}
+            written => written?,
+        }
+        self.read_back(id, place, places, settings)
+    }
+
+    /// Reads a key that has just been written. The caller has the file's turn.
+    fn read_back<K: Kept>(
+        &self,
+        id: &str,
+        place: &FilePlace,
+        places: &Places,
+        settings: &Settings,
+    ) -> Result<K, Error> {
         let asked = places.token.is_some().then(|| self.cache.now());
         self.find_in_file(id, place, asked, settings.generation)?
             .ok_or_else(|| Error::Vanished {

@@ -58,8 +58,14 @@ impl FilePlace {
 }
 
 impl Store {
-    /// Writes the file of a key. The caller has its turn.
-    pub(super) fn write_file(&self, place: &FilePlace, bytes: &[u8]) -> Result<(), Error> {
+    /// Writes the file of a key: a new one, which must not take the place of one that another process makes at the same
+    /// time, or any. The caller has its turn.
+    pub(super) fn write_file(
+        &self,
+        place: &FilePlace,
+        bytes: &[u8],
+        only_new: bool,
+    ) -> Result<(), Error> {
         place.make_directory()?;
         if let Some(directory) = &place.keys_directory {
             self.sweep_once(directory);
@@ -68,6 +74,7 @@ impl Store {
         // not let a file be replaced is somebody else's.
         let options = Options {
             keep_existing: true,
+            only_new,
             follow_links: true,
             in_place: place.keys_directory.is_none(),
             ..Options::new(0o600)
@@ -132,12 +139,11 @@ pub(super) fn is_pem(bytes: &[u8]) -> bool {
     lines.any(|line| line.trim_ascii_start().starts_with(BEGIN))
 }
 
-/// Whether any later change of a file that has just been read shows in its identity.
-pub(super) fn is_settled(contents: &Contents) -> bool {
-    let now = SystemTime::now()
+/// The time by which it is decided whether a change of a file would show: that before it is read.
+pub(super) fn now() -> Duration {
+    SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .unwrap_or(Duration::ZERO);
-    contents.identity.is_settled(now)
+        .unwrap_or(Duration::ZERO)
 }
 
 /// Warnings about the permissions of key files, each given once.

@@ -290,14 +290,17 @@ impl Store {
         asked: Option<u64>,
         generation: u32,
     ) -> Result<Option<K>, Error> {
+        // That the token has none of this kind says nothing about the other.
         if let Some(now) = asked
             && let Some(entry) = self.cache.find(id)
+            && K::of(&entry.parsed).is_some()
         {
             entry.token_asked(now);
             if let Some(key) = self.cached(id) {
                 return Ok(Some(key));
             }
         }
+        let before = files::now();
         let Some(contents) = place.read()? else {
             return Ok(None);
         };
@@ -306,7 +309,7 @@ impl Store {
         self.used.note(id);
         let key = K::of(&parsed);
         // A file that changes again at once may not show it. It serves this call, and the next one reads again.
-        if files::is_settled(&contents) {
+        if contents.identity.is_settled(before) {
             let source = Source {
                 id,
                 path: &place.path,

@@ -80,6 +80,13 @@ impl Store {
         }
         let content = Content::of(&contents.bytes);
         let replaced = to.read()?;
+        // A link and what it leads to: renaming would leave a link to itself, and no key.
+        if replaced
+            .as_ref()
+            .is_some_and(|file| file.identity.is_same_file(&contents.identity))
+        {
+            return Ok(());
+        }
         let another = |replaced: &Contents| {
             let found = Content::of(&replaced.bytes);
             found != content && found != Content::Empty
@@ -126,7 +133,7 @@ impl Store {
         to: &FilePlace,
         replaced: Option<&Contents>,
     ) -> Result<(), Error> {
-        self.write_file(to, &contents.bytes)?;
+        self.write_file(to, &contents.bytes, false)?;
         if let Err(err) = token.token.delete_key_pair(token.fixed_label()?) {
             let restored = match replaced {
                 Some(old) => file::replace(&to.path, &old.bytes, Options::new(0o600)),

@@ -641,3 +641,168 @@ fn what_a_crashed_process_left_is_swept() {
         },
     );
 }
+
+/// A process is killed when a move has given the public half its new label: nothing that happens to the old label later
+/// touches the private half.
+#[test]
+fn kp_08_half_a_move_survives_changes_of_the_old_label() {
+    alone(
+        "changes::kp_08_half_a_move_survives_changes_of_the_old_label",
+        &Backend::SoftHsm,
+        |fixture| {
+            let token = fixture.token();
+            for with_target in [false, true] {
+                for sweeps in [false, true] {
+                    let made = token
+                        .generate_key_pair(Some("a"), Algorithm::EcP256)
+                        .unwrap();
+                    let mut relabelled = 1;
+                    if with_target {
+                        token
+                            .generate_key_pair(Some("b"), Algorithm::EcP256)
+                            .unwrap();
+                        relabelled = 3;
+                    }
+                    fixture.control(&format!(
+                        "C_SetAttributeValue 0x0 {relabelled} after\nC_SetAttributeValue 0x21 *"
+                    ));
+                    token.rename_key_pair("a", "b").unwrap_err();
+                    // What is unfinished may not be finished at once either.
+                    fixture.control(if sweeps {
+                        ""
+                    } else {
+                        "C_SetAttributeValue 0x21 *"
+                    });
+                    let moved = || {
+                        let moved = pair(&token, "b").unwrap();
+                        assert_eq!(point(&moved), point(&made));
+                        assert_signed(&moved, &[1; 32], &moved.sign_ecdsa(&[1; 32]).unwrap());
+                    };
+                    moved();
+                    token.delete_key_pair("a").unwrap();
+                    moved();
+                    let new = token
+                        .generate_key_pair(Some("a"), Algorithm::EcP256)
+                        .unwrap();
+                    assert_ne!(point(&new), point(&made));
+                    assert_signed(&new, &[1; 32], &new.sign_ecdsa(&[1; 32]).unwrap());
+                    moved();
+                    token.delete_key_pair("a").unwrap();
+                    moved();
+                    fixture.control("");
+                    token.delete_key_pair("b").unwrap();
+                    assert_eq!(labels(), [""; 0], "{with_target} {sweeps}");
+                }
+            }
+        },
+    );
+}
+
+/// Every step of a move is done, and its answer lost: both pairs are what they were.
+#[test]
+fn kp_08_a_move_whose_answers_are_lost_mixes_no_keys() {
+    alone(
+        "changes::kp_08_a_move_whose_answers_are_lost_mixes_no_keys",
+        &Backend::SoftHsm,
+        |fixture| {
+            let token = fixture.token();
+            let [a, b] = ["a", "b"].map(|label| {
+                let made = token.generate_key_pair(Some(label), Algorithm::EcP256);
+                point(&made.unwrap())
+            });
+            for step in 0..4 {
+                let mut script = String::new();
+                if step > 0 {
+                    script = format!("C_SetAttributeValue 0x0 {step} after\n");
+                }
+                fixture.control(&format!("{script}C_SetAttributeValue 0x50 1 after"));
+                token.rename_key_pair("a", "b").unwrap_err();
+                assert_eq!(fixture.rest_of_control(), "");
+                for (label, expected) in [("a", &a), ("b", &b)] {
+                    let found = pair(&token, label).unwrap();
+                    assert_eq!(&point(&found), expected, "{step} {label}");
+                    assert_signed(&found, &[1; 32], &found.sign_ecdsa(&[1; 32]).unwrap());
+                }
+                assert_eq!(labels(), ["a", "a", "b", "b"], "{step}");
+            }
+        },
+    );
+}
+
+/// The token removes the key that an import replaces, and its answer is lost.
+#[test]
+fn an_import_whose_last_answer_is_lost_leaves_a_key() {
+    alone(
+        "changes::an_import_whose_last_answer_is_lost_leaves_a_key",
+        &Backend::SoftHsm,
+        |fixture| {
+            let token = fixture.token();
+            let import = |byte| token.import_secret(Some("k"), &[byte; 32], USAGE_SIGN);
+            let tag = || {
+                let key = token.secret_key(Some("k")).unwrap().unwrap();
+                *key.mac(b"message").unwrap().as_bytes()
+            };
+            import(1).unwrap();
+            fixture.control("C_DestroyObject 0x50 1 after");
+            import(2).unwrap();
+            let second = tag();
+            import(3).unwrap();
+            assert_ne!(tag(), second);
+            import(2).unwrap();
+            assert_eq!(tag(), second);
+            assert_eq!(labels(), ["k"]);
+
+            // It removes nothing at all.
+            fixture.control("C_DestroyObject 0x50 *");
+            import(3).unwrap_err();
+            assert_eq!(tag(), second);
+            fixture.control("");
+            // The next import and the next deletion leave nothing of that.
+            import(4).unwrap();
+            let fourth = tag();
+            assert_eq!(labels(), ["k"]);
+            token.delete_secret("k").unwrap();
+            import(4).unwrap();
+            assert_eq!(tag(), fourth);
+
+            fixture.control("C_DestroyObject 0x50 *");
+            import(3).unwrap_err();
+            fixture.control("");
+            token.delete_secret("k").unwrap();
+            assert!(token.secret_key(Some("k")).unwrap().is_none());
+            assert_eq!(labels(), [""; 0]);
+        },
+    );
+}
+
+/// A lookup that began before a move must not be remembered after it.
+#[test]
+fn what_was_looked_up_before_a_change_is_not_remembered_after_it() {
+    alone(
+        "changes::what_was_looked_up_before_a_change_is_not_remembered_after_it",
+        &Backend::SoftHsm,
+        |fixture| {
+            let token = fixture.token();
+            token
+                .generate_key_pair(Some("a"), Algorithm::EcP256)
+                .unwrap();
+            let key = pair(&token, "a").unwrap();
+            // Longer than handles are believed.
+            std::thread::sleep(std::time::Duration::from_millis(1100));
+            // The lookup has found both objects, and reads the public one's type, when the move begins.
+            fixture.control("C_GetAttributeValue 0x0 4 after\nC_GetAttributeValue sleep:3000 1");
+            std::thread::scope(|scope| {
+                let slow = scope.spawn(|| key.sign_ecdsa(&[1; 32]));
+                while fixture.rest_of_control().contains("sleep") {
+                    std::thread::sleep(std::time::Duration::from_millis(5));
+                }
+                token.rename_key_pair("a", "b").unwrap();
+                assert!(!slow.is_finished());
+                // It was there when it was looked for.
+                slow.join().unwrap().unwrap();
+            });
+            assert!(key.sign_ecdsa(&[1; 32]).is_err());
+            assert!(pair(&token, "a").is_none());
+        },
+    );
+}

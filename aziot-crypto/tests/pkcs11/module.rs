@@ -56,6 +56,13 @@ fn files_that_are_no_modules() {
     compile(&source, &other);
     let explained = refused(&other);
     assert!(explained.contains("C_GetFunctionList"), "{explained}");
+
+    // As a copy that was interrupted leaves it. The loader would map what is not there.
+    let cut = directory.path().join("cut.so");
+    let whole = fs::read(&other).unwrap();
+    fs::write(&cut, &whole[..4200]).unwrap();
+    let explained = refused(&cut);
+    assert!(explained.contains("install it again"), "{explained}");
 }
 
 /// A module of which only as much exists as it takes to be refused.

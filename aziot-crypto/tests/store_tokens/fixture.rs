@@ -156,6 +156,11 @@ impl Fixture {
         fs::write(self.directory.join("script"), "").unwrap();
     }
 
+    /// What is still going to fail.
+    pub fn script(&self) -> String {
+        fs::read_to_string(self.directory.join("script")).unwrap()
+    }
+
     /// The calls since the last time, one a line.
     pub fn calls(&self) -> String {
         let record = self.directory.join("record");

@@ -175,6 +175,33 @@ fn a_key_that_appears_in_the_token_takes_precedence_within_seconds() {
     );
 }
 
+/// That the token has no key pair with an id says nothing about its symmetric key.
+#[test]
+fn asking_for_the_other_kind_keeps_no_outdated_key() {
+    with_tokens(
+        "keys::asking_for_the_other_kind_keeps_no_outdated_key",
+        |fixture| {
+            let (_, store) = fixture.files();
+            store.import_key("k", &long(b"of the file"), SIGN).unwrap();
+            configure(&store);
+            thread::sleep(Duration::from_millis(70));
+            store.key("k").unwrap();
+            let (_, other) = fixture.store();
+            other.import_key("k", &long(b"of the token"), SIGN).unwrap();
+            let started = Instant::now();
+            while store.cached_key("k").is_some() {
+                assert!(started.elapsed() < Duration::from_secs(5));
+                store.key_pair("k").unwrap_err();
+                thread::sleep(Duration::from_millis(100));
+            }
+            assert_eq!(
+                tag(&store.key("k").unwrap()),
+                tag_of(&long(b"of the token"))
+            );
+        },
+    );
+}
+
 #[test]
 fn a_token_that_fails_is_no_reason_to_look_in_files() {
     with_tokens(

@@ -5,6 +5,7 @@
 //! any function fail.
 #![allow(clippy::unwrap_used, reason = "a test may stop anywhere")]
 
+mod failing;
 mod fallback;
 mod fixture;
 mod keys;

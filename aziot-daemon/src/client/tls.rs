@@ -10,10 +10,12 @@ use aziot_core::uri::Authority;
 use aziot_keys_client::transport::{
     self, Bounds, Deadline, Error, Kind, Request, Response, Step, Want,
 };
+use openssl::error::ErrorStack;
+use openssl::pkey::{PKey, Private};
 use openssl::ssl::{
     ErrorCode, HandshakeError, MidHandshakeSslStream, SslConnector, SslMethod, SslStream,
 };
-use openssl::x509::X509VerifyResult;
+use openssl::x509::{X509, X509VerifyResult};
 
 use super::resolve::resolve;
 use super::wire::{self, TlsStream};
@@ -44,6 +46,18 @@ pub const BODY_LIMIT: usize = 4 << 20;
 #[derive(Default)]
 pub struct TlsClient {
     connector: Mutex<Option<SslConnector>>,
+    identity: Option<Identity>,
+}
+
+/// What a client proves to servers that ask who it is.
+#[derive(Clone)]
+pub struct Identity {
+    /// Its certificate.
+    pub certificate: X509,
+    /// The certificates above it that servers may not have.
+    pub chain: Vec<X509>,
+    /// The private key of the certificate. It may be one of the Keys Service.
+    pub key: PKey<Private>,
 }
 
 impl TlsClient {
@@ -51,6 +65,15 @@ impl TlsClient {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A client that authenticates with a certificate.
+    #[must_use]
+    pub fn with_identity(identity: Identity) -> Self {
+        Self {
+            connector: Mutex::default(),
+            identity: Some(identity),
+        }
     }
 
     /// Makes one attempt at a request to `authority` (`host` or `host:port`), which takes at most `whole`.
@@ -81,6 +104,19 @@ impl TlsClient {
             .unwrap_or_else(PoisonError::into_inner) = None;
     }
 
+    fn connector(&self) -> Result<SslConnector, ErrorStack> {
+        let mut builder = SslConnector::builder(SslMethod::tls_client())?;
+        if let Some(identity) = &self.identity {
+            builder.set_certificate(&identity.certificate)?;
+            // Fails if it is not the key of the certificate.
+            builder.set_private_key(&identity.key)?;
+            for certificate in &identity.chain {
+                builder.add_extra_chain_cert(certificate.clone())?;
+            }
+        }
+        Ok(builder.build())
+    }
+
     fn connect(&self, authority: &str, by: Deadline) -> Result<SslStream<TcpStream>, Error> {
         let peer = Authority::parse(authority, DEFAULT_PORT).map_err(|error| {
             Error::new(
@@ -92,7 +128,7 @@ impl TlsClient {
         })?;
         // A proxy would be asked for a tunnel here and give the same stream.
         let tcp = connect_any(authority, peer.host(), peer.port(), by)?;
-        let failed = |error: openssl::error::ErrorStack| {
+        let failed = |error: ErrorStack| {
             Error::new(
                 authority,
                 Step::Handshake,
@@ -107,11 +143,7 @@ impl TlsClient {
                 .unwrap_or_else(PoisonError::into_inner);
             let connector = match &mut *shared {
                 Some(connector) => connector,
-                none => none.insert(
-                    SslConnector::builder(SslMethod::tls_client())
-                        .map_err(failed)?
-                        .build(),
-                ),
+                none => none.insert(self.connector().map_err(failed)?),
             };
             connector
                 .configure()

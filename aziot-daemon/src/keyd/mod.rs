@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use aziot_core::api::{Api, keys};
 use aziot_core::config::keyd::Settings;
-use aziot_core::{json, limits};
+use aziot_core::limits;
 use zeroize::Zeroizing;
 
 use self::grants::{Caller, Grants};
@@ -161,7 +161,7 @@ impl Keyd {
             body,
             caller,
         };
-        match cx.run(lane, job(task, &self.library, mode)) {
+        match cx.run_for(task.id, lane, job(task, &self.library, mode)) {
             Ok(()) => Handled::Later,
             Err(_) => reply.error(500, &BUSY),
         }
@@ -264,7 +264,10 @@ impl Service for Keyd {
             }
             Event::Elsewhere(task, place) => {
                 let (id, (lane, mode)) = (task.id, lane(place, self.handle_key));
-                if cx.run(lane, job(task, &self.library, mode)).is_err()
+                if cx.is_awaited(id)
+                    && cx
+                        .run_for(id, lane, job(task, &self.library, mode))
+                        .is_err()
                     && let Some(reply) = cx.reply(id)
                 {
                     let _ = reply.error(500, &BUSY);
@@ -344,16 +347,15 @@ impl Keyd {
 }
 
 fn respond(reply: Reply<'_>, answer: Answer, work: &Work) -> Handled {
-    let bytes = json::Bytes(&work.bytes);
     match answer {
         Answer::Handle => reply.ok(&keys::KeyHandle {
             key_handle: work.handle(),
         }),
-        Answer::Signature => reply.ok(&keys::Signature { signature: bytes }),
-        Answer::Ciphertext => reply.ok(&keys::CiphertextResponse { ciphertext: bytes }),
-        Answer::Plaintext => reply.ok(&keys::PlaintextResponse { plaintext: bytes }),
-        Answer::Key => reply.ok(&keys::ExportedKey { key: bytes }),
-        Answer::Value => reply.ok(&keys::ParameterBytes { value: bytes }),
+        Answer::Signature => reply.bytes("signature", &work.bytes),
+        Answer::Ciphertext => reply.bytes("ciphertext", &work.bytes),
+        Answer::Plaintext => reply.bytes("plaintext", &work.bytes),
+        Answer::Key => reply.bytes("key", &work.bytes),
+        Answer::Value => reply.bytes("value", &work.bytes),
         Answer::Word(value) => reply.ok(&keys::Parameter { value }),
         Answer::Nothing => reply.no_content_and_close(),
     }

@@ -132,6 +132,8 @@ pub struct Call<'c> {
 impl<'c> Call<'c> {
     fn decode<T: json::FromJson<'c>>(&mut self) -> Result<T, Failure> {
         let body = self.body.take().ok_or(api::Error::MissingBody)?;
+        // The reader does not look into what it skips.
+        json::require_utf8(body).map_err(api::Error::Json)?;
         Ok(json::from_slice(body).map_err(api::Error::Json)?)
     }
 }

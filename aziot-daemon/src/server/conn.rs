@@ -6,6 +6,7 @@ use std::time::Instant;
 use aziot_core::http::chunked;
 use aziot_core::http::request::HeadSearch;
 use mio::net::UnixStream;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::buffers::{Buffer, Buffers, Held, SMALL};
 use super::response::Meta;
@@ -48,6 +49,8 @@ pub struct Conn {
     pub readable: bool,
     /// The peer has shut down its sending side; reading goes on until the end of file is reached.
     pub peer_closed: bool,
+    /// The peer has closed the connection altogether: nobody takes an answer.
+    pub peer_gone: bool,
     /// The end of file has been read.
     pub end_of_file: bool,
     /// When the present state has lasted too long.
@@ -130,15 +133,30 @@ impl Conn {
             lingering_since: None,
             readable: true,
             peer_closed: false,
+            peer_gone: false,
             end_of_file: false,
             deadline: None,
             queued: None,
         }
     }
 
+    /// The number of the request that the service has to answer.
+    pub fn awaits(&self) -> Option<u64> {
+        let meta = self.meta.as_ref()?;
+        matches!(self.state, State::Service).then_some(meta.number)
+    }
+
     /// Whether bytes wait to go out.
     pub fn pending(&self) -> bool {
         self.sent < self.output.len()
+    }
+
+    /// Whether the peer has closed the connection altogether, not only its sending side (`POLLHUP`, poll(2)).
+    pub fn has_hung_up(&self) -> bool {
+        // Hanging up is told without being asked for.
+        let mut fds = [PollFd::new(&self.stream, PollFlags::empty())];
+        let found = poll(&mut fds, Some(&Timespec::default()));
+        found.is_ok() && fds.iter().any(|fd| fd.revents().contains(PollFlags::HUP))
     }
 
     /// Reads once. A short read means that the socket is empty, so it is not asked again until the kernel says so.

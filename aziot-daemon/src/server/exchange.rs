@@ -123,6 +123,16 @@ impl<S: Service> Server<S> {
                     }
                     Progress::NeedBytes
                 }
+                // Its place belongs to the user's next connection, whatever the request is waiting for. A request that
+                // cannot be ended keeps it: otherwise there would be no bound to what a user may have under way.
+                State::Service
+                    if conn.peer_gone
+                        && conn
+                            .awaits()
+                            .is_some_and(|number| self.kernel.lanes.forget(number)) =>
+                {
+                    Progress::Finished
+                }
                 State::Service => Progress::NeedService,
             };
             match progress {

@@ -31,7 +31,7 @@ use self::exchange::Verdict;
 use self::response::Meta;
 use self::table::Table;
 pub use self::watch::Watch;
-use crate::lanes::{Done, Lanes};
+use crate::lanes::{Busy, Done, Lane, Lanes};
 use crate::listener::{self, Endpoint, Listener, Passed};
 use crate::service::{Alarm, Context, Reply, RequestId, Service};
 use crate::sys::{self, Signal, Signals};
@@ -150,6 +150,28 @@ impl<E: Send + 'static> Kernel<E> {
             meta,
             owed_after: Some(before),
         })
+    }
+
+    /// Whether a request is outstanding.
+    pub(crate) fn is_awaited(&mut self, id: RequestId) -> bool {
+        self.table
+            .same(id.index, id.generation)
+            .is_some_and(|conn| conn.awaits() == Some(id.number))
+    }
+
+    /// Runs a job that ends with its request.
+    pub(crate) fn run_for(
+        &mut self,
+        id: RequestId,
+        lane: Lane,
+        job: impl FnOnce() -> E + Send + 'static,
+    ) -> Result<(), Busy> {
+        // It may have hung up between two jobs, when there was nothing to end.
+        let conn = self.table.same(id.index, id.generation);
+        if conn.is_some_and(|conn| conn.peer_gone) {
+            self.ready.push_back(id.index);
+        }
+        self.lanes.run_for(id.number, lane, job)
     }
 
     /// Counts a copy of a request body that a job works on.
@@ -351,6 +373,7 @@ impl<S: Service> Server<S> {
                         if let Some(conn) = self.kernel.table.at(index) {
                             conn.readable |= event.is_readable();
                             conn.peer_closed |= event.is_read_closed();
+                            conn.peer_gone |= event.is_write_closed();
                             self.drive(index);
                         }
                     }
@@ -528,6 +551,16 @@ impl<S: Service> Server<S> {
                 conn.readable = true;
                 self.drive(index);
             }
+            // A request may have been taken from it only now.
+            if let Some(conn) = self
+                .kernel
+                .table
+                .at(index)
+                .filter(|conn| conn.peer.uid == uid && conn.awaits().is_some())
+            {
+                conn.peer_gone |= conn.has_hung_up();
+                self.drive(index);
+            }
         }
     }
 
@@ -584,6 +617,9 @@ impl<S: Service> Server<S> {
     fn close(&mut self, index: u32, mut conn: Box<Conn>) {
         self.kernel.accounts.close(conn.peer.uid);
         let _ = self.poll.registry().deregister(&mut conn.stream);
+        if let Some(number) = conn.awaits() {
+            self.kernel.lanes.forget(number);
+        }
         if let Some(input) = conn.input.take() {
             self.kernel.buffers.give_back(input);
         }

@@ -85,6 +85,11 @@ fn symmetric_keys_are_used_from_memory() {
         Err(BLOCKED)
     );
 
+    // Additional data take their time too.
+    let parameters: [&[u8]; 2] = [b"iv", &large[1..]];
+    assert!(other.try_encrypt("k", None, parameters, b"").is_ok());
+    assert_eq!(other.try_encrypt("k", None, parameters, b"1"), Err(BLOCKED));
+
     // Another process replaces the key, then deletes it.
     assert_eq!(keys.import("k", b"new"), Rc::OK);
     assert_eq!(other.try_sign("k", b"m"), Err(BLOCKED));

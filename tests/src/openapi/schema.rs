@@ -282,9 +282,9 @@ mod tests {
 
     use super::*;
 
-    fn compile(schema: Value) -> Schema {
+    fn compile(schema: &Value) -> Schema {
         let mut faults = Vec::new();
-        let compiled = Schema::compile(&schema, "", &mut faults);
+        let compiled = Schema::compile(schema, "", &mut faults);
         assert!(faults.is_empty(), "{faults:?}");
         compiled
     }
@@ -347,7 +347,7 @@ mod tests {
                 vec![json!("b"), json!("aa")],
             ),
         ] {
-            let compiled = compile(schema.clone());
+            let compiled = compile(&schema);
             for value in good {
                 let found = compiled.violations(&value, Unnamed::Refused);
                 assert!(found.is_empty(), "{schema} {value}: {found:?}");
@@ -361,7 +361,7 @@ mod tests {
 
     #[test]
     fn members_without_a_name_are_allowed_in_requests() {
-        let compiled = compile(json!({ "properties": {} }));
+        let compiled = compile(&json!({ "properties": {} }));
         assert!(
             compiled
                 .violations(&json!({ "x": 1 }), Unnamed::Allowed)
@@ -372,7 +372,7 @@ mod tests {
     #[test]
     fn violations_say_where() {
         let compiled =
-            compile(json!({ "properties": { "a": { "items": { "type": "integer" } } } }));
+            compile(&json!({ "properties": { "a": { "items": { "type": "integer" } } } }));
         assert_eq!(
             compiled.violations(&json!({ "a": [1, "x"] }), Unnamed::Allowed),
             ["/a/1: not of the type: \"x\""]

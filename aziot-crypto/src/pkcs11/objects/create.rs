@@ -2,12 +2,13 @@
 //!
 //! A key that takes the place of another is made under a label of its own first, so that a failure costs nothing.
 
+use core::cell::Cell;
 use core::ffi::c_ulong;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use cryptoki::mechanism::Mechanism;
-use cryptoki::object::{Attribute, KeyType, ObjectClass, ObjectHandle};
+use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroize as _;
 
@@ -89,9 +90,14 @@ impl Token {
         if bytes.is_empty() {
             return Err(Cause::EmptyImport);
         }
-        let _change = self.change(&[label])?;
+        let change = self.change(&[label])?;
+        let unfinished = Cell::new(false);
         let result = self.run(Login::IfPossible, Blame::Module, |work| {
-            let Some((label, old)) = label.zip(work.first(ObjectClass::SECRET_KEY, label)?) else {
+            let old = match label {
+                Some(label) => work.all(ObjectClass::SECRET_KEY, label)?,
+                None => Vec::new(),
+            };
+            let Some(label) = label.filter(|_| !old.is_empty()) else {
                 let key = import_secret(work, label, bytes, usage)?;
                 return work.try_out(key, usage);
             };
@@ -102,9 +108,12 @@ impl Token {
             }
             let new = import_secret(work, Some(&temporary), bytes, usage)?;
             work.try_out(new, usage)?;
-            work.replace(&[new], &[old], label)
+            work.replace(&[new], &old, label, &unfinished)
         });
         self.handles().clear();
+        if unfinished.get() {
+            self.sweep_again(change);
+        }
         result
     }
 
@@ -114,11 +123,8 @@ impl Token {
     ///
     /// Those of the token.
     pub fn delete_secret(&self, label: &str) -> Result<bool, Error> {
-        self.try_delete(label, |work| {
-            let key = work.first(ObjectClass::SECRET_KEY, Some(label))?;
-            Ok(key.into_iter().collect())
-        })
-        .map_err(|cause| self.error(cause))
+        self.try_delete(label, |work| work.all(ObjectClass::SECRET_KEY, label))
+            .map_err(|cause| self.error(cause))
     }
 
     /// Makes a key pair, unless there is one with this label. A lone public or private object with this label is replaced.
@@ -140,10 +146,11 @@ impl Token {
 
     fn try_generate_pair(
         &self,
-        _change: Change<'_>,
+        change: Change<'_>,
         label: Option<&str>,
         algorithm: Algorithm,
     ) -> Result<super::Pair, Cause> {
+        let unfinished = Cell::new(false);
         let result = self.run(Login::IfPossible, Blame::Module, |work| {
             if let Some(pair) = work.pair(label)? {
                 return Ok(pair);
@@ -160,7 +167,7 @@ impl Token {
                         work.session.destroy_object(left)?;
                     }
                     let new = generate_pair(work, Some(&temporary), algorithm)?;
-                    work.replace(&[new.0, new.1], &old, label)?;
+                    work.replace(&[new.0, new.1], &old, label, &unfinished)?;
                 }
             }
             work.pair(label)?.ok_or(Cause::NotFound {
@@ -170,6 +177,9 @@ impl Token {
         });
         if result.is_err() {
             self.handles().clear();
+        }
+        if unfinished.get() {
+            self.sweep_again(change);
         }
         result
     }
@@ -245,48 +255,63 @@ impl Work<'_> {
         Err(Cause::Unusable(Box::new(cause)))
     }
 
-    /// Gives new objects the label of old ones and removes these. If that fails the old ones stay.
+    /// Gives new objects the label of old ones and removes these. If that fails the old ones stay; if it cannot be told
+    /// that they are all there, the new ones stay too.
+    ///
+    /// `unfinished` is set if a new object has to be removed by a sweep.
     fn replace(
         &self,
         new: &[ObjectHandle],
         old: &[ObjectHandle],
         label: &str,
+        unfinished: &Cell<bool>,
     ) -> Result<(), Cause> {
         let replace = || {
             for object in new {
                 relabel(self, *object, label)?;
             }
-            for (done, object) in old.iter().enumerate() {
-                if let Err(err) = self.session.destroy_object(*object) {
-                    if done > 0 {
-                        // Half of the old pair is gone, so the new one has to stay.
-                        self.commit();
-                        log::warn!(
-                            "could not remove a replaced object \"{label}\" from {:?}: {}",
-                            self.token,
-                            Cause::from(err)
-                        );
-                        return Ok(());
-                    }
-                    return Err(err.into());
+            for object in old {
+                match self.session.destroy_object(*object) {
+                    Err(err) if self.knows(*object) != Some(false) => return Err(err.into()),
+                    // In the other case only the answer was lost.
+                    _ => {}
                 }
             }
             Ok(())
         };
-        let result = replace();
-        if result.is_err() {
+        let result: Result<(), Cause> = replace();
+        if result.is_err() && old.iter().all(|object| self.knows(*object) == Some(true)) {
             for object in new {
-                if let Err(err) = self.session.destroy_object(*object) {
-                    log::warn!(
-                        "could not remove an unfinished object \"{label}\" from {:?}: {}",
-                        self.token,
-                        Cause::from(err)
-                    );
+                let Err(err) = self.session.destroy_object(*object) else {
+                    continue;
+                };
+                unfinished.set(true);
+                log::warn!(
+                    "could not remove an unfinished object \"{label}\" from {:?}: {}",
+                    self.token,
+                    Cause::from(err)
+                );
+                // It must not be taken for the old one until it is swept.
+                if let Err(err) = relabel(self, *object, &new_label(label)) {
+                    log::debug!("could not give it another label either: {err}");
                 }
             }
         }
         self.token.handles().clear();
         result
+    }
+
+    /// Whether the token has an object; `None` if it does not tell.
+    fn knows(&self, object: ObjectHandle) -> Option<bool> {
+        match self
+            .session
+            .get_attributes(object, &[AttributeType::Class])
+            .map_err(Cause::from)
+        {
+            Ok(_) => Some(true),
+            Err(cause) if cause.severity() == Severity::ObjectGone => Some(false),
+            Err(_) => None,
+        }
     }
 
     /// Tries a template with attributes that not all tokens take, then without them.

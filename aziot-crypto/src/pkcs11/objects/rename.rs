@@ -6,7 +6,7 @@ use super::super::error::{Cause, Error};
 use super::super::pair;
 use super::super::token::{Blame, Login, Token, Work};
 use super::create::fresh_id;
-use super::sweep::{relabel, replaced_label};
+use super::sweep::{label, relabel, replaced_label};
 
 impl Token {
     /// Gives the key pair with the label `from` the label `to`, in place of one that has it. Onto itself, it changes
@@ -70,17 +70,21 @@ fn relabel_all(work: &Work<'_>, steps: &[(ObjectHandle, &str, &str)]) -> Result<
         let Err(cause) = relabel(work, *object, new) else {
             continue;
         };
-        let mut undone = true;
-        for (object, old, _) in steps.iter().take(done).rev() {
+        for (object, old, _) in steps.iter().take(done + 1).rev() {
+            // The step that failed may have been done, and only its answer been lost.
+            if matches!(label(work, *object), Ok(Some(label)) if label == *old) {
+                continue;
+            }
             if let Err(err) = relabel(work, *object, old) {
-                undone = false;
                 log::error!(
                     "could not give an object in {:?} its label \"{old}\" back: {err}",
                     work.token
                 );
+                // In this order, what is left tells how far the move has come.
+                return Err((cause, false));
             }
         }
-        return Err((cause, undone));
+        return Err((cause, true));
     }
     Ok(())
 }

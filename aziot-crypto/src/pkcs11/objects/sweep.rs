@@ -44,7 +44,7 @@ pub(super) fn relabel(work: &Work<'_>, object: ObjectHandle, label: &str) -> Res
 
 impl Token {
     /// Destroys keys that never got their label. Gives keys that were to be replaced their label back, unless their
-    /// replacement is there: then it destroys them.
+    /// replacement is there: then it gives all of that its label, and destroys them.
     pub(super) fn sweep(&self) -> Result<(), Cause> {
         self.run(Login::IfPossible, Blame::Module, |work| {
             let mut replaced = Vec::new();
@@ -68,7 +68,14 @@ impl Token {
             // Decided for each key before any of its objects changes.
             let mut decided: Vec<(ObjectHandle, String, bool)> = Vec::new();
             for (key, object) in replaced {
-                let is_there = work.halves(Some(&key))?.complete().is_some();
+                let replacement = work.halves(Some(&key))?.complete();
+                if let Some((_, private)) = replacement
+                    && label(work, private)?.as_ref() != Some(&key)
+                {
+                    log::info!("completing a move to \"{key}\" in {self:?}");
+                    relabel(work, private, &key)?;
+                }
+                let is_there = replacement.is_some();
                 decided.push((object, key, is_there));
             }
             for (object, key, is_there) in decided {

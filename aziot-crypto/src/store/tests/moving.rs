@@ -113,6 +113,31 @@ fn moving_a_key_to_itself_changes_nothing() {
 }
 
 #[test]
+fn moving_a_key_to_a_link_that_leads_to_it_changes_nothing() {
+    let (_home, store) = store();
+    let dir = TempDir::new().unwrap();
+    let whole = pem();
+    fs::write(dir.path().join("real"), &whole).unwrap();
+    symlink("real", dir.path().join("relative")).unwrap();
+    symlink(dir.path().join("real"), dir.path().join("absolute")).unwrap();
+    fs::hard_link(dir.path().join("real"), dir.path().join("hard")).unwrap();
+    let names = ["real", "relative", "absolute", "hard"];
+    for name in names {
+        let uri = format!("file://{}/{name}", dir.path().display());
+        store.preload(name, &uri).unwrap();
+    }
+    for from in names {
+        for to in names {
+            store.move_key_pair(from, to).unwrap();
+            for name in names {
+                let pair = store.key_pair(name).unwrap();
+                assert_eq!(point(&pair), point_of(&whole), "{name}: {from} to {to}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_move_that_the_file_system_refuses_changes_nothing() {
     let (home, store) = store();
     let pair = store.create_key_pair("pair", None).unwrap();

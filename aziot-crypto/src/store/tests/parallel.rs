@@ -146,3 +146,28 @@ fn making_a_large_key_keeps_nobody_else_waiting() {
         assert!(calls > 2, "{calls}");
     });
 }
+
+/// Two processes, as far as the stores can tell: whoever makes a key uses the one that is kept.
+#[test]
+fn two_stores_over_one_directory_agree_on_a_new_key() {
+    const KEYS: usize = 200;
+    let home = TempDir::new().unwrap();
+    let barrier = std::sync::Barrier::new(2);
+    let made = || {
+        let store = Store::new();
+        store.set_home(home.path());
+        let keys = (0..KEYS).map(|n| {
+            barrier.wait();
+            match n % 2 {
+                0 => tag(&store.create_key(&n.to_string(), SIGN).unwrap()).to_vec(),
+                _ => point(&store.create_key_pair(&n.to_string(), None).unwrap()),
+            }
+        });
+        keys.collect::<Vec<_>>()
+    };
+    thread::scope(|scope| {
+        let other = scope.spawn(made);
+        assert_eq!(made(), other.join().unwrap());
+    });
+    assert_eq!(keys_in(&home), KEYS);
+}

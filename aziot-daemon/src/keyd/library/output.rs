@@ -4,6 +4,7 @@ use std::ffi::{CString, c_char};
 use std::fmt;
 use std::ptr;
 
+use aziot_core::limits;
 use aziot_crypto::keys_abi::Rc;
 
 use super::Place;
@@ -48,8 +49,7 @@ pub fn once(
 ) -> Called<()> {
     let mut room = expected;
     loop {
-        out.clear();
-        out.resize(room, 0);
+        make_room(out, room)?;
         let mut length = room;
         let rc = call(out.as_mut_ptr(), &raw mut length);
         if rc == Rc::INVALID_PARAMETER && length > room && room == expected {
@@ -63,12 +63,28 @@ pub fn once(
 
 /// The two-call protocol: a null buffer to learn the size, then a buffer of that size; the result may be shorter.
 pub fn twice(out: &mut Vec<u8>, call: impl Fn(*mut u8, *mut usize) -> Rc) -> Called<()> {
-    out.clear();
     let mut length = 0;
     check(call(ptr::null_mut(), &raw mut length))?;
-    out.resize(length, 0);
+    make_room(out, length)?;
     check(call(out.as_mut_ptr(), &raw mut length))?;
     shorten(out, length)
+}
+
+/// More than any output of an operation: twice the largest request body.
+const LONGEST: usize = 2 * limits::BODY_KEYS;
+
+/// Empties the buffer and gives it this length. A library that does not know what it asks for must not cost the memory of
+/// the whole device.
+fn make_room(out: &mut Vec<u8>, length: usize) -> Called<()> {
+    out.clear();
+    if length > LONGEST {
+        log::error!(
+            "the key library asks for a buffer of {length} bytes; no output has more than {LONGEST}"
+        );
+        return Err(CallError::Rc(Rc::EXTERNAL));
+    }
+    out.resize(length, 0);
+    Ok(())
 }
 
 fn shorten(out: &mut Vec<u8>, length: usize) -> Called<()> {
@@ -183,6 +199,19 @@ mod tests {
             once(&mut out, 2, insatiable),
             Err(CallError::Rc(Rc::INVALID_PARAMETER))
         );
+    }
+
+    #[test]
+    fn a_library_that_asks_for_too_much_gets_nothing() {
+        let rooms = RefCell::default();
+        for bound in [LONGEST + 1, usize::MAX / 2 + 2, usize::MAX] {
+            let refused = Err(CallError::Rc(Rc::EXTERNAL));
+            let mut out = b"before".to_vec();
+            assert_eq!(twice(&mut out, answers(b"", bound, &rooms)), refused);
+            assert_eq!(once(&mut out, 4, answers(b"", bound, &rooms)), refused);
+        }
+        assert_eq!(rooms.take(), [None, Some(4)].repeat(3));
+        twice(&mut Vec::new(), answers(b"a", LONGEST, &rooms)).unwrap();
     }
 
     #[test]
