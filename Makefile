@@ -2,8 +2,10 @@
 
 TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 # What is shipped. Built by itself: building it together with the tests would give its
-# dependencies the features that only tests ask for.
-SHIPPED := --package aziot-daemon --package aziot-cli --package libaziot_keys --package aziot-keys-provider-so
+# dependencies the features that only tests ask for. The key library is built as nothing but a
+# shared library: Cargo optimises at link time only what is not a Rust library too.
+SHIPPED := --package aziot-daemon --package aziot-cli --package aziot-keys-provider-so
+SHIPPED_LIBRARY := --package libaziot_keys --lib --crate-type cdylib
 # Deadlines and back-offs that tests can scale; nothing shipped has this.
 TEST_FEATURES := --features aziot-daemon/test-timing
 FIRMWARE := targets/lm3s6965evb
@@ -23,6 +25,7 @@ build: deps ## Build everything for testing (debug, with scalable deadlines)
 .PHONY: release
 release: deps ## Build the programs and the library to ship
 	cargo build --release $(SHIPPED)
+	cargo rustc --release $(SHIPPED_LIBRARY)
 	cargo build --profile small --package aziot-keys-engine-so
 	cp $(TARGET)/small/libaziot_key_openssl_engine_shared.so $(TARGET)/release/
 

@@ -66,7 +66,6 @@ impl Tag {
 
     /// Whether `other` is exactly this tag, compared in constant time.
     #[must_use]
-    #[inline]
     pub fn is(&self, other: &[u8]) -> bool {
         self.0.as_slice().ct_eq(other).into()
     }

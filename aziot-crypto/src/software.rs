@@ -38,14 +38,12 @@ impl HmacSha256 {
     }
 
     /// The tag of a message.
-    #[inline]
     #[must_use]
     pub fn sign(&self, message: &[u8]) -> Tag {
         self.sign_parts(&[message])
     }
 
     /// The tag of a message given in parts.
-    #[inline]
     #[must_use]
     pub fn sign_parts(&self, message: &[&[u8]]) -> Tag {
         let mut state = self.0.clone();
@@ -56,7 +54,6 @@ impl HmacSha256 {
     }
 
     /// Whether `tag` is the whole tag of the message, compared in constant time.
-    #[inline]
     #[must_use]
     pub fn verify(&self, message: &[u8], tag: &[u8]) -> bool {
         self.sign(message).is(tag)

@@ -60,7 +60,6 @@ impl Entry {
     /// The open file tells at once when it is written, replaced or removed. That its path leads elsewhere, because a
     /// directory or a symbolic link on the way was exchanged, and that somebody else has put a key into the token, is
     /// noticed within [`ASK_AGAIN`].
-    #[inline]
     pub(super) fn state(&self, cache: &Cache) -> State {
         let now = cache.now();
         let followed = self.followed.load(Ordering::Relaxed);
@@ -141,7 +140,6 @@ impl Cache {
     }
 
     /// The entry for an id, which becomes the most recently used one.
-    #[inline]
     pub(super) fn find(&self, id: &str) -> Option<Arc<Entry>> {
         let mut shard = self.shard(id)?;
         let at = shard.entries.iter().position(|entry| *entry.id == *id)?;

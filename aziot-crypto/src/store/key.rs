@@ -30,7 +30,6 @@ impl Key {
     /// # Errors
     ///
     /// Those of the token; none for a key in a file.
-    #[inline]
     pub fn sign(&self, message: &[u8]) -> Result<Tag, Error> {
         match &self.0 {
             KeyInner::File(key) => Ok(key.mac.sign(message)),
@@ -43,7 +42,6 @@ impl Key {
     /// # Errors
     ///
     /// Those of [`Key::sign`]; a wrong tag, of whatever length, is none.
-    #[inline]
     pub fn verify(&self, message: &[u8], tag: &[u8]) -> Result<bool, Error> {
         match &self.0 {
             KeyInner::File(key) => Ok(key.mac.verify(message, tag)),

@@ -157,14 +157,12 @@ impl Store {
 
     /// A key that is in memory and still current, after one `fstat`; never waits for another call, a disk or a token
     /// and, while the id is known, never allocates. `None` means nothing but that [`Store::key`] has to be asked.
-    #[inline]
     #[must_use]
     pub fn cached_key(&self, id: &str) -> Option<Key> {
         self.cached(id)
     }
 
     /// As [`Store::cached_key`], for a key pair.
-    #[inline]
     #[must_use]
     pub fn cached_key_pair(&self, id: &str) -> Option<KeyPair> {
         self.cached(id)
@@ -232,7 +230,6 @@ impl Store {
         }
     }
 
-    #[inline]
     fn cached<K: Kept>(&self, id: &str) -> Option<K> {
         let entry = self.cache.find(id)?;
         let key = K::of(&entry.parsed)?;
