@@ -15,6 +15,7 @@ pub mod base64;
 pub mod clock;
 #[cfg(feature = "alloc")]
 pub mod config;
+pub mod der;
 pub mod dps;
 pub mod handle;
 pub mod http;
@@ -23,6 +24,7 @@ pub mod id;
 pub mod json;
 pub mod limits;
 pub mod output;
+pub mod pem;
 pub mod percent;
 pub mod provisioning;
 pub mod renewal;
