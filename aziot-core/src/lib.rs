@@ -15,6 +15,7 @@ pub mod base64;
 #[cfg(feature = "alloc")]
 pub mod config;
 pub mod dps;
+pub mod est;
 pub mod handle;
 pub mod http;
 pub mod hub;
