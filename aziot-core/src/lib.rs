@@ -17,6 +17,7 @@ pub mod clock;
 pub mod config;
 pub mod der;
 pub mod dps;
+pub mod est;
 pub mod handle;
 pub mod http;
 pub mod hub;
