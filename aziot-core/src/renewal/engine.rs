@@ -313,8 +313,8 @@ impl<const N: usize> Engine<N> {
 
     /// What somebody who needs a certificate has to do.
     ///
-    /// After an attempt that has just failed, a certificate that is still valid counts as fresh for a short while
-    /// ([`FLOOR`](super::FLOOR)), so that many callers do not make many attempts.
+    /// So that many callers do not make many attempts, a certificate that is still valid counts as fresh for a while after
+    /// an attempt: for [`FLOOR`] after one that failed, until its next renewal after one that succeeded.
     pub fn get(&mut self, id: Id, now: i64) -> Get {
         let plausible = self.is_plausible(now);
         let Some(entry) = self.entry_mut(id) else {
@@ -330,7 +330,8 @@ impl<const N: usize> Engine<N> {
         if !plausible {
             return Get::WaitingForTime;
         }
-        if !entry.is_due(now) || entry.is_held(now) {
+        let wanted = entry.is_due(now) || entry.pending.is_some();
+        if !wanted || entry.is_held(now) {
             return Get::Fresh;
         }
         entry.phase = Phase::Renewing(Occasion::Requested);
@@ -506,10 +507,17 @@ impl Entry {
         self.policy.is_due(&self.leaf, now)
     }
 
-    /// An attempt has just failed, and there is something to use meanwhile.
+    /// There has just been an attempt, and there is something to use meanwhile.
     fn is_held(&self, now: i64) -> bool {
-        let just_now = |at: i64| now >= at && now.saturating_sub(at) < self.floor();
-        !self.leaf.has_expired(now) && self.failures > 0 && self.attempted.is_some_and(just_now)
+        let Some(ended) = self.attempted else {
+            return false;
+        };
+        let until = if self.failures == 0 {
+            self.next
+        } else {
+            ended.saturating_add(self.floor())
+        };
+        !self.leaf.has_expired(now) && now >= ended && now < until
     }
 
     /// The threshold. A certificate that is never valid has passed it.

@@ -241,7 +241,11 @@ impl Rotation {
             (Step::MoveKey, _) => Step::CompareKeys,
             (Step::CompareKeys, Answer::Keys(keys)) => match keys.new {
                 Pair::Key => Step::Finished(End::Renewed),
-                _ if keys.old_intact && self.has_old => Step::RestoreCertificate,
+                // An old certificate that has expired, or lost its key, is worth less than a new one whose key is
+                // at hand: that only has to be moved.
+                _ if keys.old_intact && matches!(self.credentials, Credentials::Own) => {
+                    Step::RestoreCertificate
+                }
                 _ => Step::Finished(End::Unfinished),
             },
             (Step::RestoreCertificate, Answer::Done) => RETRY,

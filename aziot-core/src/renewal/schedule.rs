@@ -108,9 +108,12 @@ pub(super) fn retry(retry: Policy, not_before: i64, not_after: i64) -> i64 {
     seconds.max(floor(lifetime))
 }
 
-/// The shortest time between attempts.
+/// The shortest time between attempts. What is never valid does not get away with less.
 pub(super) const fn floor(lifetime: i64) -> i64 {
-    if lifetime >= FLOOR_APPLIES { FLOOR } else { 1 }
+    match lifetime {
+        1..FLOOR_APPLIES => 1,
+        _ => FLOOR,
+    }
 }
 
 pub(super) const fn lifetime(not_before: i64, not_after: i64) -> i64 {
