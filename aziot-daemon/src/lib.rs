@@ -2,12 +2,14 @@
 //!
 //! `aziotd` is one program for four services; [`process::run`] picks the one that the program name asks for.
 
+pub mod certd;
 pub mod client;
 pub mod config_files;
 pub mod identityd;
 pub mod keyd;
 pub mod lanes;
 pub mod listener;
+pub mod locks;
 pub mod logging;
 pub mod outcome;
 pub mod paths;
