@@ -12,9 +12,12 @@ extern crate alloc;
 pub mod access;
 pub mod api;
 pub mod base64;
+pub mod clock;
 #[cfg(feature = "alloc")]
 pub mod config;
+pub mod der;
 pub mod dps;
+pub mod est;
 pub mod handle;
 pub mod http;
 pub mod hub;
@@ -22,8 +25,10 @@ pub mod id;
 pub mod json;
 pub mod limits;
 pub mod output;
+pub mod pem;
 pub mod percent;
 pub mod provisioning;
+pub mod renewal;
 pub mod retry;
 pub mod sas;
 #[cfg(feature = "alloc")]

@@ -59,6 +59,9 @@ pub const BODY_TOTAL: usize = 16 * 1024 * 1024;
 /// A hub's list of all modules of a device is the longest legitimate answer.
 pub const RESPONSE_BODY: usize = 4 * 1024 * 1024;
 
+/// Largest response body accepted from an EST server: far above any certificate chain.
+pub const RESPONSE_EST: usize = 1024 * 1024;
+
 /// Nesting depth of a JSON document: arrays and objects may be nested one less than this.
 ///
 /// The number is the one of the decoder that existing clients were tested with. The reader keeps

@@ -3,6 +3,7 @@
 //! `aziotd` is one program for four services; [`process::run`] picks the one that the program name asks for.
 
 pub mod client;
+pub mod clock;
 pub mod config_files;
 pub mod identityd;
 pub mod keyd;

@@ -12,6 +12,7 @@
 //! Everything here is a function from bytes to a decision; reading, writing and deadlines are the
 //! caller's.
 
+pub mod certs;
 pub mod identity;
 pub mod keys;
 
