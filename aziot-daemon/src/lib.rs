@@ -2,6 +2,7 @@
 //!
 //! `aziotd` is one program for four services; [`process::run`] picks the one that the program name asks for.
 
+pub mod certd;
 pub mod client;
 pub mod clock;
 pub mod config_files;
@@ -9,6 +10,7 @@ pub mod identityd;
 pub mod keyd;
 pub mod lanes;
 pub mod listener;
+pub mod locks;
 pub mod logging;
 pub mod outcome;
 pub mod paths;

@@ -6,11 +6,13 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::process::ExitCode;
 
 use crate::outcome::{Fatal, VERSION};
-use crate::{identityd, keyd, logging, sys};
+use crate::{certd, identityd, keyd, logging, sys};
 
 /// A service of the multi-call binary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Name {
+    /// `aziot-certd`.
+    Certd,
     /// `aziot-identityd`.
     Identityd,
     /// `aziot-keyd`.
@@ -64,9 +66,9 @@ pub fn pick(args: impl IntoIterator<Item = OsString>) -> Result<Name, NameError>
                 through_aziotd = true;
                 continue;
             }
+            Some("aziot-certd") => Name::Certd,
             Some("aziot-identityd") => Name::Identityd,
             Some("aziot-keyd") => Name::Keyd,
-            Some("aziot-certd") => return Err(NameError::NotBuilt("aziot-certd")),
             Some("aziot-tpmd") => return Err(NameError::NotBuilt("aziot-tpmd")),
             _ => return Err(NameError::Unrecognized(name.to_owned())),
         };
@@ -108,6 +110,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         return ExitCode::FAILURE;
     }
     let result = match name {
+        Name::Certd => certd::run(),
         Name::Identityd => identityd::run(),
         Name::Keyd => keyd::run(),
     };
@@ -138,6 +141,7 @@ mod tests {
         ] {
             assert_eq!(picked(&[arg]), Ok(Name::Keyd), "{arg}");
         }
+        assert_eq!(picked(&["/x/aziot-certd"]), Ok(Name::Certd));
         assert_eq!(
             picked(&["/x/aziot-identityd", "stray"]),
             Ok(Name::Identityd)

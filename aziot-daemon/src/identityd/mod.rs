@@ -14,7 +14,6 @@ mod error;
 mod handle;
 mod hub;
 mod link;
-mod locks;
 mod modules;
 mod provision;
 mod reads;

@@ -9,9 +9,9 @@ use aziot_core::provisioning::{Action, Change, Outcome, reconcile as decide};
 
 use super::error::{Class, Error};
 use super::hub::{Failure, Hub, KeyRing, Kind};
-use super::locks::Locks;
 use super::modules;
 use super::state::ModuleStore;
+use crate::locks::Locks;
 
 /// How long a reconciliation waits for a request that is changing the same module.
 const LOCK_LIMIT: Duration = Duration::from_secs(120);

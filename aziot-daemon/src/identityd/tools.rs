@@ -13,10 +13,10 @@ use zeroize::Zeroizing;
 use super::clock;
 use super::error::{Class, Error};
 use super::hub::{KeyRing, ModuleKeys};
-use super::locks::Locks;
 use super::settings::{Unusable, keys_socket};
 use super::state::State;
 use crate::client::{Deadlines, KeyHandle, KeysClient, Patience, TlsClient};
+use crate::locks::Locks;
 use crate::timing::Timing;
 
 /// Room for derivation data: a module name, a generation id and the rest.

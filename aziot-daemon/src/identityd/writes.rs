@@ -9,10 +9,10 @@ use super::cloud::CloudHub;
 use super::device::Device;
 use super::error::Error;
 use super::hub::Failure;
-use super::locks::Guard;
 use super::modules::Granted;
 use super::{Event, Identityd, busy, modules};
 use crate::lanes::Lane;
+use crate::locks::Guard;
 use crate::service::{Context, RequestId};
 
 /// The changes under way and waiting.

@@ -1,56 +1,55 @@
-//! One writer at a time per module identity.
+//! One writer at a time per name: a module identity, a certificate.
 //!
-//! The hub has no transactions: creating a module is two requests, and a reconciliation beside it must not step in between.
-//! The event loop only ever tries a lock and keeps the request when it is taken; a job may wait for one. Modules do not
-//! wait for each other.
+//! The event loop only ever tries a lock and keeps the request when it is taken; a job may wait for one. Different names do
+//! not wait for each other.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-/// The modules that somebody is writing.
+/// The names that somebody is writing.
 #[derive(Debug, Default)]
 pub struct Locks {
     held: Mutex<HashSet<String>>,
     freed: Condvar,
 }
 
-/// A module locked for writing, until dropped.
+/// A name locked for writing, until dropped.
 #[derive(Debug)]
 #[must_use]
 pub struct Guard {
     locks: Arc<Locks>,
-    module: String,
+    name: String,
 }
 
 impl Locks {
-    /// Locks `module` if nobody has it.
-    pub fn try_lock(self: &Arc<Self>, module: &str) -> Option<Guard> {
+    /// Locks `name` if nobody has it.
+    pub fn try_lock(self: &Arc<Self>, name: &str) -> Option<Guard> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.contains(module) {
+        if held.contains(name) {
             return None;
         }
-        held.insert(module.to_owned());
+        held.insert(name.to_owned());
         Some(Guard {
             locks: Arc::clone(self),
-            module: module.to_owned(),
+            name: name.to_owned(),
         })
     }
 
-    /// Locks `module`, waiting at most `limit` for whoever has it. For jobs only.
-    pub fn lock(self: &Arc<Self>, module: &str, limit: Duration) -> Option<Guard> {
+    /// Locks `name`, waiting at most `limit` for whoever has it. For jobs only.
+    pub fn lock(self: &Arc<Self>, name: &str, limit: Duration) -> Option<Guard> {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut held, _) = self
             .freed
-            .wait_timeout_while(held, limit, |held| held.contains(module))
+            .wait_timeout_while(held, limit, |held| held.contains(name))
             .unwrap_or_else(PoisonError::into_inner);
-        if held.contains(module) {
+        if held.contains(name) {
             return None;
         }
-        held.insert(module.to_owned());
+        held.insert(name.to_owned());
         Some(Guard {
             locks: Arc::clone(self),
-            module: module.to_owned(),
+            name: name.to_owned(),
         })
     }
 }
@@ -61,7 +60,7 @@ impl Drop for Guard {
             .held
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .remove(&self.module);
+            .remove(&self.name);
         self.locks.freed.notify_all();
     }
 }
@@ -71,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_writer_per_module_and_none_in_the_way_of_others() {
+    fn one_writer_per_name_and_none_in_the_way_of_others() {
         let locks = Arc::new(Locks::default());
         let first = locks.try_lock("a").unwrap();
         assert!(locks.try_lock("a").is_none());

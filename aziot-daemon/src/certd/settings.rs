@@ -1,0 +1,78 @@
+//! The configuration, as far as this service makes something of it.
+
+use std::error::Error as StdError;
+use std::ffi::OsStr;
+use std::fmt;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
+
+use aziot_core::access::Principals;
+use aziot_core::config::certd::{Principal, Settings};
+use aziot_core::config::{Endpoint, Places};
+
+use crate::config_files::ConfigFiles;
+
+/// The Keys Service must be reached through a socket file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unusable;
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("bad settings: `endpoints.aziot_keyd` has to be a unix:// URI with the path of a socket")
+    }
+}
+
+impl StdError for Unusable {}
+
+/// Reads, decodes and checks the configuration; what is suspicious in it is logged.
+///
+/// # Errors
+/// What keeps it from being used, with file, line and column where there is one.
+pub fn load(files: &ConfigFiles, places: &Places) -> Result<Settings, Box<dyn StdError>> {
+    let merged = files.load()?;
+    let loaded = Settings::read(&merged, places)?;
+    for warning in &loaded.warnings {
+        log::warn!("{warning}");
+    }
+    keys_socket(&loaded.settings)?;
+    Ok(loaded.settings)
+}
+
+/// The socket of the Keys Service.
+///
+/// # Errors
+/// [`Unusable`].
+pub fn keys_socket(settings: &Settings) -> Result<PathBuf, Unusable> {
+    match &settings.keyd_endpoint {
+        Endpoint::Unix(path) => Ok(OsStr::from_bytes(path).into()),
+        _ => Err(Unusable),
+    }
+}
+
+/// The settings that differ and take effect at the next start only, by name.
+#[must_use]
+pub fn restart_needed(old: &Settings, new: &Settings) -> Vec<&'static str> {
+    let changed = [
+        ("homedir_path", old.homedir_path != new.homedir_path),
+        ("max_requests", old.max_requests != new.max_requests),
+        (
+            "endpoints",
+            (&old.endpoint, &old.keyd_endpoint) != (&new.endpoint, &new.keyd_endpoint),
+        ),
+    ];
+    changed
+        .into_iter()
+        .filter_map(|(name, changed)| changed.then_some(name))
+        .collect()
+}
+
+/// Who may write which certificates.
+#[derive(Clone, Copy, Debug)]
+pub struct Grants<'s>(pub &'s [Principal]);
+
+impl Principals for Grants<'_> {
+    fn patterns(&self, uid: u32) -> impl Iterator<Item = &str> {
+        let principals = self.0.iter().filter(move |principal| principal.uid == uid);
+        principals.flat_map(|principal| principal.certs.iter().map(String::as_str))
+    }
+}
