@@ -93,7 +93,7 @@ pub struct RequestHead<'a> {
     pub host: &'a str,
     /// Further header fields, names in lower case.
     pub headers: &'a [(&'a str, &'a dyn fmt::Display)],
-    /// The length of the JSON body, if there is a body.
+    /// The length of the body, if there is one. It is JSON, unless `headers` has another `content-type`.
     pub body: Option<usize>,
 }
 
@@ -109,7 +109,8 @@ impl RequestHead<'_> {
         out.put_str(" ");
         put_checked(&mut out, self.target, is_graphic)?;
         out.put_str(" HTTP/1.1\r\n");
-        if self.body.is_some() {
+        let typed = self.headers.iter().any(|(name, _)| *name == "content-type");
+        if self.body.is_some() && !typed {
             out.put_str("content-type: application/json\r\n");
         }
         for (name, value) in self.headers {
@@ -298,6 +299,25 @@ mod tests {
              host: keyd.sock\r\ncontent-length: 75\r\n\r\n"
         );
         assert_eq!(put.write(&mut [0; 50]), Err(Error::BufferFull));
+        let enrol = RequestHead {
+            method: "POST",
+            target: &"/.well-known/est/simpleenroll",
+            host: "est.example.com",
+            headers: &[
+                ("authorization", &"Basic dXNlcjpwdw=="),
+                ("content-type", &"application/pkcs10"),
+                ("content-transfer-encoding", &"base64"),
+            ],
+            body: Some(346),
+        };
+        assert_eq!(
+            request(&enrol).unwrap(),
+            "POST /.well-known/est/simpleenroll HTTP/1.1\r\n\
+             authorization: Basic dXNlcjpwdw==\r\n\
+             content-type: application/pkcs10\r\n\
+             content-transfer-encoding: base64\r\n\
+             host: est.example.com\r\ncontent-length: 346\r\n\r\n"
+        );
     }
 
     #[test]

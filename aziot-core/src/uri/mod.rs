@@ -5,12 +5,14 @@
 mod connector;
 mod file;
 mod location;
+mod no_proxy;
 mod pkcs11;
 mod url;
 
 pub use connector::{Connector, ConnectorError, ConnectorReason, descriptor_by_name};
 pub use file::{FileUri, FileUriError, file_path};
 pub use location::{Location, LocationError};
+pub use no_proxy::NoProxy;
 pub use pkcs11::{Demands, Pkcs11, Pkcs11Error, Slot};
 pub use url::{Authority, Url, UrlError};
 

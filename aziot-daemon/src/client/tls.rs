@@ -1,24 +1,30 @@
-//! TLS connections to the cloud, over OpenSSL.
+//! Connections to the cloud: TLS over OpenSSL, directly or through a proxy.
 
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
 use std::io;
 use std::net::TcpStream;
-use std::os::fd::AsFd as _;
-use std::sync::{Mutex, PoisonError};
+use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Duration;
 
+use aziot_core::http::response::{Limits, ResponseParser};
+use aziot_core::limits::RESPONSE_HEAD;
 use aziot_core::uri::Authority;
 use aziot_keys_client::transport::{
-    self, Bounds, Deadline, Error, Kind, Request, Response, Step, Want,
+    self, Bounds, Deadline, Error, Kind, Request, Response, Step, Want, Wire,
 };
 use openssl::error::ErrorStack;
 use openssl::pkey::{PKey, Private};
-use openssl::ssl::{
-    ErrorCode, HandshakeError, MidHandshakeSslStream, SslConnector, SslMethod, SslStream,
-};
+use openssl::ssl::{ErrorCode, HandshakeError, MidHandshakeSslStream, Ssl, SslStream};
 use openssl::x509::{X509, X509VerifyResult};
 
+use super::proxy::{Proxies, Proxy};
 use super::resolve::resolve;
-use super::wire::{self, TlsStream};
+use super::trust::Trust;
+use super::wire::{self, Path, Tls};
 
 /// How long one look-up may take; resolvers give up after about this time by default.
 const RESOLVE: Duration = Duration::from_secs(20);
@@ -32,21 +38,16 @@ const HANDSHAKE: Duration = Duration::from_secs(30);
 /// How long the peer may take between two pieces of the exchange.
 const PIECE: Duration = Duration::from_secs(60);
 
-/// The port of `https` URLs without one.
-const DEFAULT_PORT: u16 = 443;
-
 /// Largest response body taken from the cloud: a list of all modules of a device is far below.
 pub const BODY_LIMIT: usize = 4 << 20;
 
-/// Makes requests to HTTPS servers, one connection per request. Trust is what OpenSSL's default verify paths say, so
-/// `SSL_CERT_FILE` and `SSL_CERT_DIR` work; certificate and host name are always verified.
-///
-/// Loading the trust store takes tens of milliseconds and a megabyte. It is done when the first connection is made, shared
-/// by all, and undone by [`TlsClient::release`].
-#[derive(Default)]
+/// Makes requests to HTTP servers, one connection per request. Certificate and host name of a server with TLS are always
+/// verified.
 pub struct TlsClient {
-    connector: Mutex<Option<SslConnector>>,
+    trust: Arc<Trust>,
+    proxies: Arc<Proxies>,
     identity: Option<Identity>,
+    body: usize,
 }
 
 /// What a client proves to servers that ask who it is.
@@ -60,23 +61,67 @@ pub struct Identity {
     pub key: PKey<Private>,
 }
 
+/// The server that a request is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin<'a> {
+    /// Whether it is spoken to with TLS: `https`, not `http`.
+    pub tls: bool,
+    /// `host` or `host:port`. An IPv6 address is in brackets.
+    pub authority: &'a str,
+}
+
+impl Origin<'_> {
+    const fn default_port(self) -> u16 {
+        if self.tls { 443 } else { 80 }
+    }
+}
+
+impl Default for TlsClient {
+    fn default() -> Self {
+        Self {
+            trust: Arc::default(),
+            proxies: Arc::default(),
+            identity: None,
+            body: BODY_LIMIT,
+        }
+    }
+}
+
 impl TlsClient {
-    /// A client that has loaded nothing yet.
+    /// A client that trusts the default store, uses no proxy, and has loaded nothing yet.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A client that authenticates with a certificate.
+    /// A client that authenticates with a certificate. It is not shown to proxies.
     #[must_use]
     pub fn with_identity(identity: Identity) -> Self {
         Self {
-            connector: Mutex::default(),
             identity: Some(identity),
+            ..Self::default()
         }
     }
 
-    /// Makes one attempt at a request to `authority` (`host` or `host:port`), which takes at most `whole`.
+    /// The same with this trust, which others may share.
+    #[must_use]
+    pub fn trusting(self, trust: Arc<Trust>) -> Self {
+        Self { trust, ..self }
+    }
+
+    /// The same through these proxies.
+    #[must_use]
+    pub fn through(self, proxies: Arc<Proxies>) -> Self {
+        Self { proxies, ..self }
+    }
+
+    /// The same with bodies of at most so many bytes.
+    #[must_use]
+    pub fn bounded(self, body: usize) -> Self {
+        Self { body, ..self }
+    }
+
+    /// Makes one attempt at a request to the HTTPS server `authority` (`host` or `host:port`), which takes at most `whole`.
     ///
     /// # Errors
     /// An [`Error`] when there is no complete response.
@@ -86,77 +131,181 @@ impl TlsClient {
         request: &Request<'_>,
         whole: Duration,
     ) -> Result<Response, Error> {
+        let tls = true;
+        self.attempt_at(Origin { tls, authority }, request, whole)
+    }
+
+    /// Makes one attempt at a request, which takes at most `whole`.
+    ///
+    /// # Errors
+    /// An [`Error`] when there is no complete response.
+    pub fn attempt_at(
+        &self,
+        origin: Origin<'_>,
+        request: &Request<'_>,
+        whole: Duration,
+    ) -> Result<Response, Error> {
         let by = Deadline::after(whole);
-        let mut stream = TlsStream(self.connect(authority, by)?);
         let bounds = Bounds {
-            body: BODY_LIMIT,
+            body: self.body,
             silence: PIECE,
             by,
         };
-        transport::exchange(&mut stream, authority, request, bounds)
+        let name = origin.authority;
+        let peer = Authority::parse(name, origin.default_port())
+            .map_err(|error| not_connected(name, Step::Resolve, error.to_string()))?;
+        let proxy = self.proxies.proxy_for(&peer);
+        let mut path = match proxy {
+            None => Path::Tcp(connect_any(name, peer.host(), peer.port(), by)?),
+            Some(proxy) => self.reach(proxy, by)?,
+        };
+        if origin.tls {
+            if let Some(proxy) = proxy {
+                tunnel(&mut path, proxy, &peer, bounds)?;
+            }
+            let mut ssl = self.ssl(name, peer.host())?;
+            self.prove(&mut ssl)
+                .map_err(|error| unprepared(name, &error))?;
+            let mut stream = Tls(handshake(name, ssl.connect(path), by.within(HANDSHAKE))?);
+            return transport::exchange(&mut stream, name, request, bounds);
+        }
+        let Some(proxy) = proxy else {
+            return transport::exchange(&mut path, name, request, bounds);
+        };
+        // RFC 9112, section 3.2.2.
+        let target = format!("http://{name}{}", request.target);
+        let mut headers = Cow::Borrowed(request.headers);
+        if let Some(authorization) = &proxy.authorization {
+            headers
+                .to_mut()
+                .push(("proxy-authorization", authorization.as_str()));
+        }
+        let request = Request {
+            target: &target,
+            headers: &headers,
+            ..*request
+        };
+        transport::exchange(&mut path, name, &request, bounds)
     }
 
     /// Forgets the trust store. It is loaded again when needed, so that changes to it are seen too.
     pub fn release(&self) {
-        *self
-            .connector
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = None;
+        self.trust.release();
     }
 
-    fn connector(&self) -> Result<SslConnector, ErrorStack> {
-        let mut builder = SslConnector::builder(SslMethod::tls_client())?;
-        if let Some(identity) = &self.identity {
-            builder.set_certificate(&identity.certificate)?;
-            // Fails if it is not the key of the certificate.
-            builder.set_private_key(&identity.key)?;
-            for certificate in &identity.chain {
-                builder.add_extra_chain_cert(certificate.clone())?;
-            }
+    /// A connection to the proxy itself.
+    fn reach(&self, proxy: &Proxy, by: Deadline) -> Result<Path, Error> {
+        let name = format!("the proxy {}", proxy.authority);
+        let peer = Authority::parse(&proxy.authority, 80)
+            .map_err(|error| not_connected(&name, Step::Resolve, error.to_string()))?;
+        let tcp = connect_any(&name, peer.host(), peer.port(), by)?;
+        if !proxy.tls {
+            return Ok(Path::Tcp(tcp));
         }
-        Ok(builder.build())
+        let ssl = self.ssl(&name, peer.host())?;
+        let stream = handshake(&name, ssl.connect(tcp), by.within(HANDSHAKE))?;
+        Ok(Path::Proxy(Box::new(stream)))
     }
 
-    fn connect(&self, authority: &str, by: Deadline) -> Result<SslStream<TcpStream>, Error> {
-        let peer = Authority::parse(authority, DEFAULT_PORT).map_err(|error| {
-            Error::new(
-                authority,
-                Step::Resolve,
-                Kind::NotConnected,
-                error.to_string(),
-            )
-        })?;
-        // A proxy would be asked for a tunnel here and give the same stream.
-        let tcp = connect_any(authority, peer.host(), peer.port(), by)?;
-        let failed = |error: ErrorStack| {
-            Error::new(
-                authority,
-                Step::Handshake,
-                Kind::NotConnected,
-                format!("could not set up TLS: {error}"),
-            )
+    /// A TLS connection to be made, to a peer with this name or address.
+    fn ssl(&self, name: &str, host: &str) -> Result<Ssl, Error> {
+        self.trust
+            .configure()
+            .and_then(|configuration| configuration.into_ssl(host))
+            .map_err(|error| unprepared(name, &error))
+    }
+
+    /// Has the connection authenticated by our identity if the peer asks.
+    fn prove(&self, ssl: &mut Ssl) -> Result<(), ErrorStack> {
+        let Some(identity) = &self.identity else {
+            return Ok(());
         };
-        let ssl = {
-            let mut shared = self
-                .connector
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            let connector = match &mut *shared {
-                Some(connector) => connector,
-                none => none.insert(self.connector().map_err(failed)?),
-            };
-            connector
-                .configure()
-                .and_then(|configuration| configuration.into_ssl(peer.host()))
-                .map_err(failed)?
-        };
-        handshake(authority, ssl.connect(tcp), by.within(HANDSHAKE))
+        ssl.set_certificate(&identity.certificate)?;
+        // Fails if it is not the key of the certificate.
+        ssl.set_private_key(&identity.key)?;
+        for certificate in &identity.chain {
+            ssl.add_chain_cert(certificate.clone())?;
+        }
+        Ok(())
     }
 }
 
 impl std::fmt::Debug for TlsClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("TlsClient")
+    }
+}
+
+/// TLS could not be set up on this side.
+fn unprepared(name: &str, error: &ErrorStack) -> Error {
+    not_connected(
+        name,
+        Step::Handshake,
+        format!("could not set up TLS: {error}"),
+    )
+}
+
+fn not_connected(name: &str, step: Step, reason: impl Into<String>) -> Error {
+    Error::new(name, step, Kind::NotConnected, reason)
+}
+
+/// Has the proxy make a tunnel to `peer` (RFC 9110, section 9.3.6).
+fn tunnel(
+    path: &mut Path,
+    proxy: &Proxy,
+    peer: &Authority<'_>,
+    bounds: Bounds,
+) -> Result<(), Error> {
+    let name = peer.to_string();
+    let failed = |reason: String| {
+        let reason = format!("the proxy {} {reason}", proxy.authority);
+        not_connected(&name, Step::Connect, reason)
+    };
+    let mut head = zeroize::Zeroizing::new(format!("CONNECT {peer} HTTP/1.1\r\nHost: {peer}\r\n"));
+    if let Some(authorization) = &proxy.authorization {
+        head.reserve_exact(authorization.len() + 32);
+        head.push_str("proxy-authorization: ");
+        head.push_str(authorization);
+        head.push_str("\r\n");
+    }
+    head.push_str("\r\n");
+    path.write_all(head.as_bytes(), bounds.by, bounds.silence)
+        .map_err(|error| Error::io(&name, Step::Connect, &error, false))?;
+    let limits = Limits {
+        head: RESPONSE_HEAD,
+        body: 0,
+    };
+    let mut parser = ResponseParser::bodiless(limits);
+    let mut bytes = vec![0; RESPONSE_HEAD + 1];
+    let mut filled = 0;
+    loop {
+        let room = bytes.get_mut(filled..).unwrap_or_default();
+        let read = Wire::read(path, room, bounds.by.within(bounds.silence))
+            .map_err(|error| Error::io(&name, Step::Connect, &error, false))?;
+        filled += read;
+        let complete = parser
+            .advance(&mut bytes, &mut filled, read == 0)
+            .map_err(|error| failed(format!("did not make a tunnel: {error}")))?;
+        if complete {
+            break;
+        }
+    }
+    let Some(response) = parser.response(&bytes) else {
+        return Err(failed("did not make a tunnel".to_owned()));
+    };
+    match response.status.0 {
+        // The server speaks only after we do, so nothing can have come through yet.
+        200 if parser.needed() == Some(filled) => Ok(()),
+        200 => Err(failed("sent more than its answer".to_owned())),
+        407 => Err(failed(
+            "wants other credentials (407); set them in HTTPS_PROXY, as http://USER:PASSWORD@HOST:PORT, and restart \
+             the service"
+                .to_owned(),
+        )),
+        _ => Err(failed(format!(
+            "refuses to make a tunnel: {}",
+            response.status
+        ))),
     }
 }
 
@@ -192,23 +341,18 @@ fn plain(error: &io::Error) -> String {
     }
 }
 
-fn handshake(
+fn handshake<S: io::Read + io::Write + AsFd>(
     authority: &str,
-    mut outcome: Result<SslStream<TcpStream>, HandshakeError<TcpStream>>,
+    mut outcome: Result<SslStream<S>, HandshakeError<S>>,
     by: Deadline,
-) -> Result<SslStream<TcpStream>, Error> {
+) -> Result<SslStream<S>, Error> {
     loop {
         let waiting = match outcome {
             Ok(stream) => return Ok(stream),
             Err(HandshakeError::WouldBlock(waiting)) => waiting,
             Err(HandshakeError::Failure(failed)) => return Err(refused(authority, &failed)),
             Err(HandshakeError::SetupFailure(error)) => {
-                return Err(Error::new(
-                    authority,
-                    Step::Handshake,
-                    Kind::NotConnected,
-                    error.to_string(),
-                ));
+                return Err(not_connected(authority, Step::Handshake, error.to_string()));
             }
         };
         let want = if waiting.error().code() == ErrorCode::WANT_WRITE {
@@ -222,7 +366,7 @@ fn handshake(
     }
 }
 
-fn refused(authority: &str, failed: &MidHandshakeSslStream<TcpStream>) -> Error {
+fn refused<S>(authority: &str, failed: &MidHandshakeSslStream<S>) -> Error {
     let verdict = failed.ssl().verify_result();
     if verdict != X509VerifyResult::OK {
         return Error::new(
@@ -238,80 +382,5 @@ fn refused(authority: &str, failed: &MidHandshakeSslStream<TcpStream>) -> Error 
         (None, Some(stack)) if !stack.errors().is_empty() => stack.to_string(),
         _ => "the peer closed the connection".to_owned(),
     };
-    Error::new(authority, Step::Handshake, Kind::NotConnected, reason)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::TcpListener;
-    use std::time::Instant;
-
-    use super::*;
-
-    const REQUEST: Request<'_> = Request {
-        method: "GET",
-        host: "h",
-        target: "/",
-        headers: &[],
-        body: None,
-    };
-
-    fn attempt(authority: &str) -> Error {
-        TlsClient::new()
-            .attempt(authority, &REQUEST, Duration::from_millis(200))
-            .unwrap_err()
-    }
-
-    #[test]
-    fn hc_04_every_step_has_its_deadline() {
-        // A peer that accepts and says nothing.
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let authority = format!("localhost:{}", listener.local_addr().unwrap().port());
-        let begin = Instant::now();
-        let error = attempt(&authority);
-        assert_eq!(
-            (error.kind(), error.step()),
-            (Kind::TimedOut, Step::Handshake),
-            "{error}"
-        );
-        assert!(
-            begin.elapsed() < Duration::from_secs(5),
-            "{:?}",
-            begin.elapsed()
-        );
-        // A peer that hangs up (the first connection is the one from above).
-        let serving = std::thread::spawn(move || {
-            for _ in 0..2 {
-                drop(listener.accept());
-            }
-        });
-        let error = attempt(&authority);
-        assert_eq!(
-            (error.kind(), error.step()),
-            (Kind::NotConnected, Step::Handshake),
-            "{error}"
-        );
-        serving.join().unwrap();
-        // Nobody.
-        let error = attempt(&authority);
-        assert_eq!(
-            (error.kind(), error.step()),
-            (Kind::NotConnected, Step::Connect),
-            "{error}"
-        );
-        assert!(error.to_string().contains(&authority), "{error}");
-    }
-
-    #[test]
-    fn addresses_that_cannot_be_used() {
-        for authority in ["", "hub.example:x", "hub.example:65536", "h ub"] {
-            let error = attempt(authority);
-            assert_eq!(
-                (error.kind(), error.step()),
-                (Kind::NotConnected, Step::Resolve),
-                "{authority}: {error}"
-            );
-        }
-        assert_eq!(attempt("no-such-host.invalid").step(), Step::Resolve);
-    }
+    not_connected(authority, Step::Handshake, reason)
 }

@@ -1,8 +1,8 @@
 //! TCP and TLS as the exchange of requests and responses needs them: with deadlines.
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use aziot_keys_client::transport::{Deadline, Want, Wire, wait};
@@ -32,10 +32,81 @@ pub(super) fn connect_tcp(address: SocketAddr, by: Deadline) -> io::Result<TcpSt
     Ok(TcpStream::from(fd))
 }
 
-/// A TLS connection.
-pub(super) struct TlsStream(pub(super) SslStream<TcpStream>);
+/// The way to a server: a TCP connection, or a tunnel in one that has TLS to a proxy. Never blocks.
+pub(super) enum Path {
+    Tcp(TcpStream),
+    Proxy(Box<SslStream<TcpStream>>),
+}
 
-impl Wire for TlsStream {
+impl AsFd for Path {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Proxy(stream) => stream.get_ref().as_fd(),
+        }
+    }
+}
+
+impl Read for Path {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.read(into),
+            Self::Proxy(stream) => stream.read(into),
+        }
+    }
+}
+
+impl Write for Path {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.write(bytes),
+            Self::Proxy(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.flush(),
+            Self::Proxy(stream) => stream.flush(),
+        }
+    }
+}
+
+impl Wire for Path {
+    fn read(&mut self, into: &mut [u8], by: Deadline) -> io::Result<usize> {
+        loop {
+            match Read::read(self, into) {
+                Err(error) => recover(self.as_fd(), Want::Read, by, error)?,
+                read => return read,
+            }
+        }
+    }
+
+    fn write_all(&mut self, mut bytes: &[u8], by: Deadline, silence: Duration) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match Write::write(self, bytes) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+                Err(error) => recover(self.as_fd(), Want::Write, by.within(silence), error)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Waits if that is all there is to do about the error.
+fn recover(fd: BorrowedFd<'_>, want: Want, by: Deadline, error: io::Error) -> io::Result<()> {
+    match error.kind() {
+        io::ErrorKind::WouldBlock => wait(fd, want, by),
+        io::ErrorKind::Interrupted => Ok(()),
+        _ => Err(error),
+    }
+}
+
+/// A connection with TLS.
+pub(super) struct Tls<S>(pub(super) SslStream<S>);
+
+impl<S: Read + Write + AsFd> Wire for Tls<S> {
     fn read(&mut self, into: &mut [u8], by: Deadline) -> io::Result<usize> {
         loop {
             let error = match self.0.ssl_read(into) {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aziot_core::http::response::{self, Limits, ResponseParser};
@@ -32,7 +33,7 @@ pub struct Request<'r> {
     pub target: &'r str,
     /// Header fields beside those that every request has, names in lower case.
     pub headers: &'r [(&'r str, &'r str)],
-    /// The JSON body, if there is one.
+    /// The body, if there is one: JSON, unless `headers` has another `content-type`.
     pub body: Option<&'r [u8]>,
 }
 
@@ -46,6 +47,8 @@ pub struct Response {
     pub retry_after: Option<Duration>,
     /// The peer's clock, in seconds since 1970.
     pub date: Option<u64>,
+    /// Where the value of `content-type` is in the head.
+    content_type: Option<Range<usize>>,
     /// Head and body as received; wiped when dropped, because a body may hold keys.
     bytes: Zeroizing<Vec<u8>>,
     /// Where the body begins.
@@ -56,6 +59,22 @@ impl Response {
     /// The body. JSON is decoded in place.
     pub fn body(&mut self) -> &mut [u8] {
         self.bytes.get_mut(self.body..).unwrap_or_default()
+    }
+
+    /// The value of `content-type` as received, if there is one.
+    #[must_use]
+    pub fn content_type(&self) -> Option<&[u8]> {
+        self.bytes.get(self.content_type.clone()?)
+    }
+
+    /// The value of `content-type`, and the body, which can be decoded in place.
+    pub fn parts(&mut self) -> (Option<&[u8]>, &mut [u8]) {
+        let (head, body) = self
+            .bytes
+            .split_at_mut_checked(self.body)
+            .unwrap_or_default();
+        let content_type = self.content_type.clone();
+        (content_type.and_then(|range| head.get(range)), body)
     }
 
     /// The response as core's protocols take it.
@@ -243,6 +262,10 @@ fn receive(
         .retry_after
         .map(|after| Duration::from_secs(after.delay(now)));
     let date = parsed.date.map(UnixTime::as_secs);
+    let content_type = parsed.headers.value("content-type").and_then(|value| {
+        let start = (value.as_ptr().addr()).checked_sub(bytes.as_ptr().addr())?;
+        Some(start..start.checked_add(value.len())?)
+    });
     // The body ends where what was received ends, apart from a surplus that nobody asked for.
     let end = parser.needed().unwrap_or(filled);
     bytes.truncate(end);
@@ -252,6 +275,7 @@ fn receive(
         is_json,
         retry_after,
         date,
+        content_type,
         bytes,
         body,
     })
@@ -415,7 +439,16 @@ mod tests {
             ("content-type: text/html\r\n", false),
         ] {
             let text = format!("HTTP/1.1 200 OK\r\n{line}content-length: 2\r\n\r\n{{}}");
-            assert_eq!(run(&GET, &[&text], 100).0.unwrap().is_json, json, "{line}");
+            let mut response = run(&GET, &[&text], 100).0.unwrap();
+            assert_eq!(response.is_json, json, "{line}");
+            let value = line
+                .strip_prefix("content-type: ")
+                .map(|line| line.trim_ascii().as_bytes().to_vec());
+            assert_eq!(response.content_type(), value.as_deref());
+            assert_eq!(
+                response.parts(),
+                (value.as_deref(), &mut b"{}"[..2].to_vec()[..])
+            );
         }
     }
 
