@@ -14,6 +14,7 @@ pub mod api;
 pub mod base64;
 #[cfg(feature = "alloc")]
 pub mod config;
+pub mod der;
 pub mod dps;
 pub mod handle;
 pub mod http;
@@ -22,6 +23,7 @@ pub mod id;
 pub mod json;
 pub mod limits;
 pub mod output;
+pub mod pem;
 pub mod percent;
 pub mod provisioning;
 pub mod retry;
