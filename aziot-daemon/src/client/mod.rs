@@ -3,10 +3,12 @@
 
 mod key_pair;
 mod resolve;
+mod signer;
 mod tls;
 mod wire;
 
 pub use aziot_keys_client::transport::{Error, Kind, Patience, Request, Response, Step};
 pub use aziot_keys_client::{Client as KeysClient, Deadlines, Error as KeysError, KeyHandle};
 pub use key_pair::{KeyError, private_key};
+pub use signer::{RemoteSigner, SignError};
 pub use tls::{Identity, TlsClient};
