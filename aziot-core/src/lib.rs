@@ -12,6 +12,7 @@ extern crate alloc;
 pub mod access;
 pub mod api;
 pub mod base64;
+pub mod clock;
 #[cfg(feature = "alloc")]
 pub mod config;
 pub mod der;
@@ -26,6 +27,7 @@ pub mod output;
 pub mod pem;
 pub mod percent;
 pub mod provisioning;
+pub mod renewal;
 pub mod retry;
 pub mod sas;
 #[cfg(feature = "alloc")]

@@ -4,6 +4,7 @@
 
 pub mod certd;
 pub mod client;
+pub mod clock;
 pub mod config_files;
 pub mod identityd;
 pub mod keyd;

@@ -7,7 +7,6 @@
 mod answers;
 mod asks;
 mod callers;
-mod clock;
 mod cloud;
 mod course;
 mod device;
@@ -50,6 +49,7 @@ use self::state::State;
 use self::tools::Tools;
 use self::writes::Writes;
 use crate::client::KeyHandle;
+use crate::clock;
 use crate::config_files::ConfigFiles;
 use crate::lanes::Lane;
 use crate::outcome::Fatal;
