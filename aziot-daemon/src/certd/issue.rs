@@ -4,7 +4,7 @@ use aziot_core::api::certs;
 use aziot_core::config::certd::{Method, Settings, Subject};
 use aziot_core::der::Reader;
 use aziot_core::pem;
-use aziot_crypto::openssl::x509::OpenSslVerifier;
+use aziot_crypto::openssl::OpenSslVerifier;
 use aziot_crypto::x509::{
     Certificate, CertificationRequest, Issuer, Serial, Template, Validity, build, name, spki,
 };
@@ -20,9 +20,11 @@ use crate::clock;
 /// How long a certificate is valid, if the configuration does not say, in days.
 const DAYS: u32 = 30;
 
-/// Labels of PEM blocks with a request, and with a certificate.
+/// Labels of PEM blocks with a request.
 const REQUEST: [&str; 2] = ["CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST"];
-const CERTIFICATE: [&str; 2] = ["CERTIFICATE", "X509 CERTIFICATE"];
+
+/// Labels of PEM blocks with a certificate.
+pub const CERTIFICATE: [&str; 2] = ["CERTIFICATE", "X509 CERTIFICATE"];
 
 /// Room in a certificate for what is neither in the request nor in the issuer's certificate nor the signature.
 const CERTIFICATE_ROOM: usize = 1024;
@@ -103,9 +105,7 @@ impl Way {
                     "cert {id:?} is configured to be issued by local CA, but local CA is not configured"
                 ))),
                 Some(ca) => match target(&ca.cert) {
-                    Ok(target) => {
-                        terms(Some(IssuerCert::LocalCa(target)), Key::Id(ca.pk.clone()))
-                    }
+                    Ok(target) => terms(Some(IssuerCert::LocalCa(target)), Key::Id(ca.pk.clone())),
                     Err(error) => refuse(error),
                 },
             },
@@ -363,10 +363,14 @@ fn encode_name<'o>(subject: &Subject, room: &'o mut Vec<u8>) -> Result<&'o [u8],
         Subject::CommonName(name) => vec![("CN", name)],
         Subject::Fields(fields) => {
             let fields = fields.iter();
-            fields.map(|(name, value)| (name.as_str(), value.as_str())).collect()
+            fields
+                .map(|(name, value)| (name.as_str(), value.as_str()))
+                .collect()
         }
     };
-    let values = fields.iter().map(|(name, value)| name.len() + value.len() + FIELD);
+    let values = fields
+        .iter()
+        .map(|(name, value)| name.len() + value.len() + FIELD);
     room.resize(values.sum::<usize>() + FIELD, 0);
     name::encode(fields, room).map_err(Error::internal)
 }
