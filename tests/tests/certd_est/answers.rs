@@ -34,9 +34,19 @@ fn fails(bench: &Bench, before: &[u8], cause: &str) {
 #[test]
 fn cs_34_certificates_come_in_every_encoding() {
     let bench = Bench::new(&Plan::open());
-    for form in [Form::Base64, Form::Ragged, Form::OneLine, Form::Pem, Form::Der] {
+    for form in [
+        Form::Base64,
+        Form::Ragged,
+        Form::OneLine,
+        Form::Pem,
+        Form::Der,
+    ] {
         with(&bench, |realm| realm.form = form);
-        assert_eq!(names(&bench.created("dev", &request("dev"))), WHOLE, "{form:?}");
+        assert_eq!(
+            names(&bench.created("dev", &request("dev"))),
+            WHOLE,
+            "{form:?}"
+        );
     }
 }
 
@@ -49,7 +59,11 @@ fn cs_34_media_types_are_told_by_what_counts() {
         "Application/PKCS7-MIME",
     ] {
         with(&bench, |realm| realm.content_type = Some(media.to_owned()));
-        assert_eq!(names(&bench.created("dev", &request("dev"))), WHOLE, "{media}");
+        assert_eq!(
+            names(&bench.created("dev", &request("dev"))),
+            WHOLE,
+            "{media}"
+        );
     }
 }
 
@@ -69,10 +83,23 @@ fn cs_34_the_chain_is_the_leaf_first_and_no_repeats() {
 #[test]
 fn cs_35_refusals_leave_what_there_was() {
     let (bench, before) = issued();
-    for (status, body) in [(401, ""), (403, "no"), (500, "trouble"), (503, "later"), (302, "")] {
+    for (status, body) in [
+        (401, ""),
+        (403, "no"),
+        (500, "trouble"),
+        (503, "later"),
+        (302, ""),
+    ] {
         let canned = CannedResponse::html(status, body).with_header("location", "/elsewhere");
-        bench.est.add_fault(Fault::once(Action::Respond(canned)).on_route("est-simpleenroll")).unwrap();
-        fails(&bench, &before, &format!("EST endpoint did not return successful response: {status}"));
+        bench
+            .est
+            .add_fault(Fault::once(Action::Respond(canned)).on_route("est-simpleenroll"))
+            .unwrap();
+        fails(
+            &bench,
+            &before,
+            &format!("EST endpoint did not return successful response: {status}"),
+        );
     }
     bench.created("dev", &request("dev"));
 }
@@ -81,10 +108,21 @@ fn cs_35_refusals_leave_what_there_was() {
 fn cs_35_html_of_a_portal_is_no_certificate() {
     let (bench, before) = issued();
     let page = CannedResponse::html(200, "<html>Please log in</html>");
-    bench.est.add_fault(Fault::once(Action::Respond(page)).on_route("est-simpleenroll")).unwrap();
-    fails(&bench, &before, "EST response has unexpected content-type header: text/html");
+    bench
+        .est
+        .add_fault(Fault::once(Action::Respond(page)).on_route("est-simpleenroll"))
+        .unwrap();
+    fails(
+        &bench,
+        &before,
+        "EST response has unexpected content-type header: text/html",
+    );
     with(&bench, |realm| realm.content_type = None);
-    fails(&bench, &before, "EST response does not contain content-type header");
+    fails(
+        &bench,
+        &before,
+        "EST response does not contain content-type header",
+    );
 }
 
 #[test]
@@ -107,14 +145,21 @@ fn cs_36_a_pkcs7_without_content_has_no_certificates() {
     with(&bench, |_| {});
     let nothing = CannedResponse::html(200, "MAsGCSqGSIb3DQEHAg==")
         .with_header("content-type", "application/pkcs7-mime");
-    bench.est.add_fault(Fault::once(Action::Respond(nothing)).on_route("est-cacerts")).unwrap();
+    bench
+        .est
+        .add_fault(Fault::once(Action::Respond(nothing)).on_route("est-cacerts"))
+        .unwrap();
     assert_eq!(names(&bench.created("dev", &request("dev"))), ["dev"]);
 }
 
 #[test]
 fn cs_35_a_server_that_is_not_trusted_gets_nothing() {
     let (bench, before) = issued();
-    for action in [Action::UntrustedCertificate, Action::ExpiredCertificate, Action::WrongName] {
+    for action in [
+        Action::UntrustedCertificate,
+        Action::ExpiredCertificate,
+        Action::WrongName,
+    ] {
         let seen = bench.est.last_request();
         bench.est.add_fault(Fault::always(action)).unwrap();
         fails(&bench, &before, "the server certificate is not trusted");
@@ -148,7 +193,11 @@ fn cs_35_a_request_that_waits_for_approval_is_granted_in_time() {
     let bench = Bench::new(&Plan::open());
     with(&bench, |realm| realm.pending = 2);
     assert_eq!(names(&bench.created("dev", &request("dev"))), WHOLE);
-    let enrolments = bench.routes(0).iter().filter(|route| **route == "est-simpleenroll").count();
+    let enrolments = bench
+        .routes(0)
+        .iter()
+        .filter(|route| **route == "est-simpleenroll")
+        .count();
     assert_eq!(enrolments, 3);
     bench.assert_no_violations();
 }
@@ -160,7 +209,11 @@ fn cs_35_a_request_that_is_never_approved_ends_at_the_deadline() {
     let begin = Instant::now();
     fails(&bench, &before, "202");
     // 60 s, scaled.
-    assert!(begin.elapsed() < Duration::from_secs(30), "{:?}", begin.elapsed());
+    assert!(
+        begin.elapsed() < Duration::from_secs(30),
+        "{:?}",
+        begin.elapsed()
+    );
     // The server says when: more than the deadline allows is not waited for.
     with(&bench, |realm| {
         realm.pending = u32::MAX;
@@ -173,7 +226,10 @@ fn cs_35_a_request_that_is_never_approved_ends_at_the_deadline() {
 fn cs_35_the_certificate_is_kept_when_cacerts_fails() {
     let bench = Bench::new(&Plan::open());
     let trouble = CannedResponse::html(500, "trouble");
-    bench.est.add_fault(Fault::once(Action::Respond(trouble)).on_route("est-cacerts")).unwrap();
+    bench
+        .est
+        .add_fault(Fault::once(Action::Respond(trouble)).on_route("est-cacerts"))
+        .unwrap();
     assert_eq!(names(&bench.created("dev", &request("dev"))), ["dev"]);
     assert_eq!(names(&bench.stored("dev").unwrap()), ["dev"]);
 }
@@ -181,7 +237,10 @@ fn cs_35_the_certificate_is_kept_when_cacerts_fails() {
 #[test]
 fn slow_answers_arrive() {
     let bench = Bench::new(&Plan::open());
-    bench.est.add_fault(Fault::always(Action::Drip { bytes: 200, ms: 5 })).unwrap();
+    bench
+        .est
+        .add_fault(Fault::always(Action::Drip { bytes: 200, ms: 5 }))
+        .unwrap();
     assert_eq!(names(&bench.created("dev", &request("dev"))), WHOLE);
 }
 
@@ -190,7 +249,10 @@ fn a_body_without_end_is_given_up() {
     let (bench, before) = issued();
     let huge = CannedResponse::html(200, &"A".repeat(3 << 20))
         .with_header("content-type", "application/pkcs7-mime");
-    bench.est.add_fault(Fault::once(Action::Respond(huge)).on_route("est-simpleenroll")).unwrap();
+    bench
+        .est
+        .add_fault(Fault::once(Action::Respond(huge)).on_route("est-simpleenroll"))
+        .unwrap();
     fails(&bench, &before, "!!! caused by: ");
 }
 
@@ -202,7 +264,10 @@ fn a_server_that_hangs_delays_only_its_own_request() {
     };
     let bench = Bench::new(&plan);
     bench.est.set_realm("hangs", Realm::default());
-    bench.est.add_fault(Fault::always(Action::Hang).on_path("/hangs/*")).unwrap();
+    bench
+        .est
+        .add_fault(Fault::always(Action::Hang).on_path("/hangs/*"))
+        .unwrap();
     bench.import("there", "some text");
     std::thread::scope(|scope| {
         let hanging: Vec<_> = (0..6)
@@ -214,9 +279,16 @@ fn a_server_that_hangs_delays_only_its_own_request() {
         assert_eq!(client::get(bench.certd.socket(), &path).status, 200);
         bench.import("there", "other text");
         bench.import("hangs", "may be written meanwhile");
-        assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
+        assert!(
+            begin.elapsed() < Duration::from_secs(3),
+            "{:?}",
+            begin.elapsed()
+        );
         assert_eq!(names(&bench.created("dev", &request("dev"))), WHOLE);
-        assert!(hanging.iter().any(|one| !one.is_finished()), "they hang, until their deadline");
+        assert!(
+            hanging.iter().any(|one| !one.is_finished()),
+            "they hang, until their deadline"
+        );
         for one in hanging {
             one.join().unwrap().assert_message(500, "internal error");
         }

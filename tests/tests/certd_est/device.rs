@@ -31,8 +31,7 @@ pub const SCALE: f64 = 0.1;
 pub const IDENTITY: &str = "identity_cert = \"est-id\"\nidentity_pk = \"est-id\"\n";
 
 /// Where the identity comes from.
-pub const BOOTSTRAP: &str =
-    "bootstrap_identity_cert = \"est-bootstrap-id\"\nbootstrap_identity_pk = \"est-bootstrap-id\"\n";
+pub const BOOTSTRAP: &str = "bootstrap_identity_cert = \"est-bootstrap-id\"\nbootstrap_identity_pk = \"est-bootstrap-id\"\n";
 
 /// The services and the EST server.
 pub struct Bench {

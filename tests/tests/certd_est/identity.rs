@@ -33,7 +33,12 @@ fn cs_37_the_identity_is_requested_with_the_bootstrap_identity_once() {
     let text = String::from_utf8(usage.to_text().unwrap()).unwrap();
     assert!(text.contains("TLS Web Client Authentication"), "{text}");
     assert_eq!(
-        csr.public_key().unwrap().ec_key().unwrap().group().curve_name(),
+        csr.public_key()
+            .unwrap()
+            .ec_key()
+            .unwrap()
+            .group()
+            .curve_name(),
         Some(Nid::X9_62_PRIME256V1)
     );
     assert_eq!(presented(&issued[0].client), ["bootstrap"]);
@@ -69,7 +74,11 @@ fn cs_37_the_identity_has_the_subject_of_the_entry() {
     };
     let bench = Bench::new(&plan);
     let chain = bench.created("dev", &request("dev"));
-    assert_eq!(common_name(&chain[0]), "dev", "the request is sent as it is");
+    assert_eq!(
+        common_name(&chain[0]),
+        "dev",
+        "the request is sent as it is"
+    );
     let identity = bench.stored("est-id").unwrap();
     assert_eq!(common_name(&identity[0]), "gateway");
 }
@@ -110,7 +119,10 @@ fn an_imported_identity_is_used() {
     bench.created("dev", &request("dev"));
     let issued = bench.est.issued();
     assert_eq!(issued.len(), before + 1);
-    assert_eq!(presented(&issued[before].client), ["dev", "est-int", "est-root"]);
+    assert_eq!(
+        presented(&issued[before].client),
+        ["dev", "est-int", "est-root"]
+    );
 }
 
 #[test]
@@ -121,7 +133,10 @@ fn one_identity_is_made_however_many_ask_at_the_same_time() {
         ..Plan::default()
     };
     let bench = Bench::new(&plan);
-    bench.est.add_fault(Fault::always(Action::Delay { ms: 100 })).unwrap();
+    bench
+        .est
+        .add_fault(Fault::always(Action::Delay { ms: 100 }))
+        .unwrap();
     std::thread::scope(|scope| {
         for id in ["a", "b", "c", "a", "b", "c"] {
             let bench = &bench;
@@ -143,14 +158,23 @@ fn a_transient_failure_costs_neither_key_nor_identity() {
     bench.created("dev", &request("dev"));
     let (identity, key) = (bench.stored("est-id").unwrap(), bench.public_key("est-id"));
     let trouble = CannedResponse::html(500, "trouble");
-    bench.est.add_fault(Fault::always(Action::Respond(trouble))).unwrap();
-    bench.refused("dev", &request("dev"), "EST endpoint did not return successful response: 500");
+    bench
+        .est
+        .add_fault(Fault::always(Action::Respond(trouble)))
+        .unwrap();
+    bench.refused(
+        "dev",
+        &request("dev"),
+        "EST endpoint did not return successful response: 500",
+    );
     bench.est.clear_faults();
     // The Keys Service is gone for a while.
     let socket = bench.keyd.socket().to_owned();
     let hidden = socket.with_extension("hidden");
     std::fs::rename(&socket, &hidden).unwrap();
-    bench.create("dev", &request("dev")).assert_message(500, "internal error");
+    bench
+        .create("dev", &request("dev"))
+        .assert_message(500, "internal error");
     std::fs::rename(&hidden, &socket).unwrap();
     assert_eq!(bench.public_key("est-id"), key);
     let kept = bench.stored("est-id").unwrap();
@@ -166,7 +190,10 @@ fn a_bootstrap_that_fails_leaves_the_old_key_alone() {
     let key = bench.public_key("est-id");
     bench.delete("est-id");
     let trouble = CannedResponse::html(500, "trouble");
-    bench.est.add_fault(Fault::always(Action::Respond(trouble)).on_route("est-simpleenroll")).unwrap();
+    bench
+        .est
+        .add_fault(Fault::always(Action::Respond(trouble)).on_route("est-simpleenroll"))
+        .unwrap();
     bench.refused(
         "dev",
         &request("dev"),
@@ -184,10 +211,17 @@ fn a_bootstrap_that_fails_leaves_the_old_key_alone() {
 #[test]
 fn a_bootstrap_certificate_that_is_not_there_is_named() {
     let plan = Plan {
-        est: format!("{IDENTITY}{}", BOOTSTRAP.replace("cert = \"est-bootstrap-id\"", "cert = \"nowhere\"")),
+        est: format!(
+            "{IDENTITY}{}",
+            BOOTSTRAP.replace("cert = \"est-bootstrap-id\"", "cert = \"nowhere\"")
+        ),
         ..Plan::default()
     };
     let bench = Bench::new(&plan);
-    bench.refused("dev", &request("dev"), "could not get EST bootstrap identity cert: entity not found");
+    bench.refused(
+        "dev",
+        &request("dev"),
+        "could not get EST bootstrap identity cert: entity not found",
+    );
     assert_eq!(bench.public_key("est-id"), None);
 }

@@ -26,9 +26,16 @@ fn cs_40_a_tunnel_for_https_with_credentials_for_the_proxy_alone() {
     assert!(!requests.is_empty());
     let destination = format!("localhost:{}", bench.est.port());
     for request in &requests {
-        assert_eq!((request.method.as_str(), &request.target), ("CONNECT", &destination));
+        assert_eq!(
+            (request.method.as_str(), &request.target),
+            ("CONNECT", &destination)
+        );
         assert_eq!(request.header("host"), Some(destination.as_str()));
-        assert_eq!(request.header("authorization"), None, "the proxy is not the server");
+        assert_eq!(
+            request.header("authorization"),
+            None,
+            "the proxy is not the server"
+        );
     }
     let log = bench.certd.log().text();
     assert!(log.contains("Detected HTTPS proxy server http://"), "{log}");

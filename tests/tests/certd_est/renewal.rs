@@ -12,7 +12,8 @@ use openssl::x509::{X509, X509Req};
 use crate::device::{BOOTSTRAP, Bench, IDENTITY, Plan, common_name, names, request};
 
 /// Renewed after half of their life; tried again after a tenth of it.
-const POLICY: &str = "[cert_issuance.est.identity_auto_renew]\nthreshold = \"50%\"\nretry = \"10%\"\n";
+const POLICY: &str =
+    "[cert_issuance.est.identity_auto_renew]\nthreshold = \"50%\"\nretry = \"10%\"\n";
 
 fn plan(rotate_key: bool, lifetime: i64) -> Plan {
     Plan {
@@ -37,10 +38,10 @@ fn renewals(bench: &Bench) -> usize {
 }
 
 fn renewed(bench: &Bench, times: usize) {
-    bench
-        .certd
-        .log()
-        .wait_for_more("Certificate est-id was renewed. Next renewal at ", times.saturating_sub(1));
+    bench.certd.log().wait_for_more(
+        "Certificate est-id was renewed. Next renewal at ",
+        times.saturating_sub(1),
+    );
 }
 
 #[test]
@@ -54,16 +55,25 @@ fn cs_48_a_rotation_replaces_key_and_certificate() {
     assert_eq!(common_name(&new[0]), common_name(&old[0]));
     assert_eq!(names(&new), ["dev", "est-int", "est-root"]);
     let issued = bench.est.issued();
-    let renewal = issued.iter().find(|one| one.operation == "simplereenroll").unwrap();
+    let renewal = issued
+        .iter()
+        .find(|one| one.operation == "simplereenroll")
+        .unwrap();
     assert_eq!(renewal.client.len(), 3, "the whole chain is presented");
     let csr = X509Req::from_der(&renewal.request).unwrap();
-    assert_eq!(csr.subject_name().to_der().unwrap(), old[0].subject_name().to_der().unwrap());
+    assert_eq!(
+        csr.subject_name().to_der().unwrap(),
+        old[0].subject_name().to_der().unwrap()
+    );
     eventually("the key and the certificate belong together", || {
         let now = bench.stored("est-id").unwrap();
         bench.public_key("est-id-temp").is_none() && bench.belong(&now[0], "est-id")
     });
     assert_ne!(bench.public_key("est-id"), key);
-    bench.certd.log().wait_for("Attempting to renew certificate est-id.");
+    bench
+        .certd
+        .log()
+        .wait_for("Attempting to renew certificate est-id.");
     bench.created("dev", &request("dev"));
     bench.assert_no_violations();
 }
@@ -104,8 +114,14 @@ fn cs_48_a_rotation_in_a_token() {
         bench.public_key("est-id-temp").is_none() && bench.public_key("est-id") != key
     });
     let objects = token.objects();
-    assert!(objects.iter().any(|object| object.label == "est-id"), "{objects:?}");
-    assert!(!objects.iter().any(|object| object.label == "est-id-temp"), "{objects:?}");
+    assert!(
+        objects.iter().any(|object| object.label == "est-id"),
+        "{objects:?}"
+    );
+    assert!(
+        !objects.iter().any(|object| object.label == "est-id-temp"),
+        "{objects:?}"
+    );
     assert!(bench.belong(&bench.stored("est-id").unwrap()[0], "est-id"));
     bench.created("dev", &request("dev"));
 }
@@ -117,10 +133,20 @@ fn cs_45_failures_are_tried_again_and_the_old_pair_stays() {
     let (old, key) = (bench.stored("est-id").unwrap(), bench.public_key("est-id"));
     let trouble = || CannedResponse::html(500, "trouble");
     for route in ["est-simplereenroll", "est-simpleenroll"] {
-        bench.est.add_fault(Fault::always(Action::Respond(trouble())).on_route(route)).unwrap();
+        bench
+            .est
+            .add_fault(Fault::always(Action::Respond(trouble())).on_route(route))
+            .unwrap();
     }
-    bench.certd.log().wait_for_all(&["Tried to renew est-id, but ", "failed to issue new EST identity cert", "Retrying at "]);
-    assert_eq!(bench.stored("est-id").unwrap()[0].to_der().unwrap(), old[0].to_der().unwrap());
+    bench.certd.log().wait_for_all(&[
+        "Tried to renew est-id, but ",
+        "failed to issue new EST identity cert",
+        "Retrying at ",
+    ]);
+    assert_eq!(
+        bench.stored("est-id").unwrap()[0].to_der().unwrap(),
+        old[0].to_der().unwrap()
+    );
     assert_eq!(bench.public_key("est-id"), key);
     bench.est.clear_faults();
     renewed(&bench, 1);
@@ -160,9 +186,15 @@ fn cs_49_a_start_does_not_depend_on_the_server() {
     bench.created("dev", &request("dev"));
     let stopped = bench.stop();
     std::thread::sleep(Duration::from_secs(4));
-    stopped.est.add_fault(Fault::always(Action::HangConnection)).unwrap();
+    stopped
+        .est
+        .add_fault(Fault::always(Action::HangConnection))
+        .unwrap();
     let bench = stopped.start(&plan);
-    assert!(bench.stored("dev").is_some(), "served at once, expired or not");
+    assert!(
+        bench.stored("dev").is_some(),
+        "served at once, expired or not"
+    );
     bench.est.clear_faults();
 }
 
@@ -178,7 +210,10 @@ fn cs_50_a_key_that_cannot_be_moved_leaves_the_old_pair_and_another_attempt() {
     let file = bench.root.key_file("est-id");
     // A directory in the place of the key file cannot be replaced by a file.
     let aside = file.with_extension("aside");
-    bench.est.add_fault(Fault::once(Action::Delay { ms: 1500 }).on_route("est-simplereenroll")).unwrap();
+    bench
+        .est
+        .add_fault(Fault::once(Action::Delay { ms: 1500 }).on_route("est-simplereenroll"))
+        .unwrap();
     let since = bench.est.last_request();
     eventually("the renewal is under way", || {
         bench.routes(since).contains(&"est-simplereenroll")
@@ -202,14 +237,24 @@ fn cs_44_a_certificate_that_somebody_replaced_is_left_alone() {
     let bench = Bench::new(&plan(true, 12));
     bench.created("dev", &request("dev"));
     let other = String::from_utf8(crate::device::authority_file(&bench.root, "ca.pem")).unwrap();
-    bench.certd.log().wait_for("Certificate est-id will be auto-renewed.");
+    bench
+        .certd
+        .log()
+        .wait_for("Certificate est-id will be auto-renewed.");
     // Behind the service's back.
-    std::fs::write(crate::device::certificate_file(&bench.root, "est-id"), &other).unwrap();
+    std::fs::write(
+        crate::device::certificate_file(&bench.root, "est-id"),
+        &other,
+    )
+    .unwrap();
     bench.certd.log().wait_for_all(&[
         "Tried to renew est-id, but certificate has changed since last renewal",
         "est-id will no longer be auto-renewed.",
     ]);
-    assert_eq!(bench.stored("est-id").unwrap()[0].to_der().unwrap(), X509::from_pem(other.as_bytes()).unwrap().to_der().unwrap());
+    assert_eq!(
+        bench.stored("est-id").unwrap()[0].to_der().unwrap(),
+        X509::from_pem(other.as_bytes()).unwrap().to_der().unwrap()
+    );
     assert_eq!(renewals(&bench), 0);
 }
 
@@ -218,7 +263,8 @@ fn a_reload_keeps_renewals() {
     let mut plan = plan(true, 14);
     let bench = Bench::new(&plan);
     bench.created("dev", &request("dev"));
-    plan.tables.push_str("[cert_issuance.more]\nmethod = \"est\"\n");
+    plan.tables
+        .push_str("[cert_issuance.more]\nmethod = \"est\"\n");
     bench.reconfigure(&plan);
     bench.created("more", &request("more"));
     renewed(&bench, 1);
@@ -229,13 +275,29 @@ fn a_reload_keeps_renewals() {
 fn the_status_tells_when_and_why() {
     let bench = Bench::new(&plan(true, 20));
     bench.created("dev", &request("dev"));
-    eventually("it is scheduled", || bench.status_of("est-id")["state"] == "scheduled");
-    assert!(bench.status_of("est-id")["nextRenewal"].is_string(), "{}", bench.status_of("est-id"));
+    eventually("it is scheduled", || {
+        bench.status_of("est-id")["state"] == "scheduled"
+    });
+    assert!(
+        bench.status_of("est-id")["nextRenewal"].is_string(),
+        "{}",
+        bench.status_of("est-id")
+    );
     let trouble = CannedResponse::html(500, "trouble");
-    bench.est.add_fault(Fault::always(Action::Respond(trouble))).unwrap();
-    eventually("it is tried again", || bench.status_of("est-id")["state"] == "retrying");
+    bench
+        .est
+        .add_fault(Fault::always(Action::Respond(trouble)))
+        .unwrap();
+    eventually("it is tried again", || {
+        bench.status_of("est-id")["state"] == "retrying"
+    });
     let status = bench.status_of("est-id");
-    assert!(status["lastError"].as_str().unwrap().contains("500"), "{status}");
+    assert!(
+        status["lastError"].as_str().unwrap().contains("500"),
+        "{status}"
+    );
     bench.est.clear_faults();
-    eventually("it is renewed", || bench.status_of("est-id")["state"] == "scheduled");
+    eventually("it is renewed", || {
+        bench.status_of("est-id")["state"] == "scheduled"
+    });
 }

@@ -29,7 +29,13 @@ fn cs_31_the_url_is_that_of_the_entry_then_that_of_the_id_then_the_default() {
             .map(|entry| entry.request.target)
             .collect();
         targets.sort();
-        assert_eq!(targets, [format!("/{realm}/cacerts"), format!("/{realm}/simpleenroll")]);
+        assert_eq!(
+            targets,
+            [
+                format!("/{realm}/cacerts"),
+                format!("/{realm}/simpleenroll")
+            ]
+        );
     }
     bench.assert_no_violations();
 }
@@ -67,7 +73,10 @@ fn cs_32_requests_have_the_headers_and_the_body_of_the_protocol() {
     let asked = bench.asked();
     assert_eq!(bench.routes(0), ["est-cacerts", "est-simpleenroll"]);
     for entry in &asked {
-        assert_eq!(entry.request.header("authorization"), Some("Basic dXNlcjpww6Q6c3M="));
+        assert_eq!(
+            entry.request.header("authorization"),
+            Some("Basic dXNlcjpww6Q6c3M=")
+        );
     }
     // Not even the second time: there is a certificate now, but it is not renewed by whoever asks for one.
     let before = bench.est.last_request();
@@ -78,7 +87,8 @@ fn cs_32_requests_have_the_headers_and_the_body_of_the_protocol() {
 #[test]
 fn cs_33_the_callers_request_reaches_the_server_unchanged() {
     let plan = Plan {
-        tables: "[cert_issuance.dev]\nmethod = \"est\"\ncommon_name = \"other\"\nexpiry_days = 3\n".to_owned(),
+        tables: "[cert_issuance.dev]\nmethod = \"est\"\ncommon_name = \"other\"\nexpiry_days = 3\n"
+            .to_owned(),
         ..Plan::open()
     };
     let bench = Bench::new(&plan);
@@ -140,7 +150,10 @@ fn cs_05_without_any_credentials_nothing_is_sent() {
 #[test]
 fn cs_23_an_issuer_in_the_request_keeps_est_out() {
     let bench = Bench::new(&Plan::open());
-    bench.import("ca", &String::from_utf8(crate::device::authority_file(&bench.root, "ca.pem")).unwrap());
+    bench.import(
+        "ca",
+        &String::from_utf8(crate::device::authority_file(&bench.root, "ca.pem")).unwrap(),
+    );
     let body = json!({
         "certId": "dev",
         "csr": String::from_utf8(request("dev").to_pem().unwrap()).unwrap(),
