@@ -1,6 +1,7 @@
 //! Clients for worker threads: blocking HTTP/1.1 with a deadline on every step. The one of the Keys Service, and the exchange
 //! of requests and responses, are those of `aziot-keys-client`; here are the way to the cloud over TLS, and what it needs.
 
+mod certs;
 mod key_pair;
 mod resolve;
 mod tls;
@@ -8,5 +9,6 @@ mod wire;
 
 pub use aziot_keys_client::transport::{Error, Kind, Patience, Request, Response, Step};
 pub use aziot_keys_client::{Client as KeysClient, Deadlines, Error as KeysError, KeyHandle};
+pub use certs::{CertsClient, CertsError};
 pub use key_pair::{KeyError, private_key};
 pub use tls::{Identity, TlsClient};
