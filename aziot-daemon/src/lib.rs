@@ -15,6 +15,7 @@ pub mod logging;
 pub mod outcome;
 pub mod paths;
 pub mod process;
+pub mod random;
 pub mod server;
 pub mod service;
 pub mod sys;

@@ -58,6 +58,9 @@ pub struct Est {
     pub urls: BTreeMap<String, String>,
 }
 
+/// The key in [`Est::urls`] that stands for all certificates.
+const DEFAULT_URL: &str = "default";
+
 /// How to authenticate to an EST server. Both ways may be used together.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct EstAuth {
@@ -65,6 +68,13 @@ pub struct EstAuth {
     pub basic: Option<(String, Secret)>,
     /// TLS client certificate.
     pub x509: Option<EstIdentity>,
+}
+
+impl EstAuth {
+    /// Whether there is any way to authenticate.
+    pub const fn exists(&self) -> bool {
+        self.basic.is_some() || self.x509.is_some()
+    }
 }
 
 /// TLS client certificate for an EST server. All members are ids.
@@ -273,6 +283,25 @@ impl Principal {
 }
 
 impl CertIssuance {
+    /// The base URL of the EST server for a certificate: its own, else that of its id, else the default.
+    pub fn est_url(&self, id: &str) -> Option<&str> {
+        let own = self.certs.get(id).and_then(|options| options.url.as_ref());
+        let urls = self.est.as_ref().map(|est| &est.urls);
+        own.or_else(|| urls?.get(id))
+            .or_else(|| urls?.get(DEFAULT_URL))
+            .map(String::as_str)
+    }
+
+    /// How to authenticate to the EST server for a certificate: in its own way if it has one, else by default. None if there
+    /// is no way at all.
+    pub fn est_auth(&self, id: &str) -> Option<&EstAuth> {
+        let own = self.certs.get(id).map(|options| &options.auth);
+        let default = self.est.as_ref().map(|est| &est.auth);
+        own.filter(|auth| auth.exists())
+            .or(default)
+            .filter(|auth| auth.exists())
+    }
+
     fn read(section: &Section<'_>) -> Self {
         let est = section.table("est").map(Est::read);
         let local_ca = section.table("local_ca").and_then(LocalCa::read);

@@ -1,5 +1,6 @@
 //! Tests of merging, decoding and writing.
 
+mod est;
 mod identity;
 mod uris;
 

@@ -2,6 +2,7 @@
 //! of requests and responses, are those of `aziot-keys-client`; here are the way to the cloud, over TLS
 //! and through proxies, and what it needs.
 
+mod certs;
 mod key_pair;
 mod proxy;
 mod resolve;
@@ -12,6 +13,7 @@ mod wire;
 
 pub use aziot_keys_client::transport::{Error, Kind, Patience, Request, Response, Step};
 pub use aziot_keys_client::{Client as KeysClient, Deadlines, Error as KeysError, KeyHandle};
+pub use certs::{CertsClient, CertsError};
 pub use key_pair::{KeyError, private_key};
 pub use proxy::{Proxies, ProxyError};
 pub use signer::{RemoteSigner, SignError};
