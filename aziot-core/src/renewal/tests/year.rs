@@ -330,7 +330,7 @@ impl Year {
             Authority::North => ((120..135).contains(&day).then_some(Failure::Retryable), 0),
             Authority::Backdating => (None, fifth),
             Authority::Closing => ((day >= 300).then_some(Failure::Fatal), 0),
-            Authority::Flaky if chance % 3 == 0 => (Some(Failure::Retryable), 0),
+            Authority::Flaky if chance.is_multiple_of(3) => (Some(Failure::Retryable), 0),
             Authority::Flaky if chance % 8 == 1 => {
                 // It has been stored after all, but nobody knows.
                 self.issue(number, 0);
