@@ -6,6 +6,7 @@ pub mod binaries;
 pub mod client;
 pub mod daemon;
 pub mod fixture;
+pub mod gate;
 pub mod openapi;
 pub mod pki;
 pub mod proxy;

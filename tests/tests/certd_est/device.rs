@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use aziot_tests::client::{self, Response};
 use aziot_tests::daemon::{Daemon, Launch};
@@ -35,7 +36,7 @@ pub const BOOTSTRAP: &str = "bootstrap_identity_cert = \"est-bootstrap-id\"\nboo
 
 /// The services and the EST server.
 pub struct Bench {
-    pub est: Simulator,
+    pub est: Arc<Simulator>,
     pub root: Root,
     pub keyd: Daemon,
     pub certd: Daemon,
@@ -96,15 +97,9 @@ impl Bench {
                 (root, Some(token))
             }
         };
-        let est = Simulator::start(Config::new(root.join("est"))).unwrap();
+        let est = Arc::new(Simulator::start(Config::new(root.join("est"))).unwrap());
         est.set_realm(WELL_KNOWN, plan.realm.clone());
-        root.write(
-            "etc/aziot/keyd/config.d/40-est.toml",
-            format!(
-                "[preloaded_keys]\nest-bootstrap-id = \"file://{}\"\n",
-                root.join("est/est-bootstrap-key.pem").display()
-            ),
-        );
+        preload_bootstrap_key(&root, &est);
         let launch = Launch::service("aziot-keyd", &root);
         let keyd = match token {
             Some(token) => token.environment(launch).start(),
@@ -138,16 +133,6 @@ impl Bench {
     /// Ends the Certificates Service, in good order.
     pub fn stop(self) -> Stopped {
         self.certd.stop();
-        Stopped {
-            est: self.est,
-            root: self.root,
-            keyd: self.keyd,
-        }
-    }
-
-    /// Ends the Certificates Service with SIGKILL.
-    pub fn kill(self) -> Stopped {
-        self.certd.kill();
         Stopped {
             est: self.est,
             root: self.root,
@@ -217,14 +202,7 @@ impl Bench {
 
     /// Whether this certificate belongs to this key pair.
     pub fn belong(&self, certificate: &X509, key: &str) -> bool {
-        let own = certificate.public_key().unwrap().ec_key().unwrap();
-        let mut context = openssl::bn::BigNumContext::new().unwrap();
-        let point = own.public_key().to_bytes(
-            own.group(),
-            openssl::ec::PointConversionForm::COMPRESSED,
-            &mut context,
-        );
-        self.public_key(key) == Some(point.unwrap())
+        belongs(&self.keyd, certificate, key)
     }
 
     /// What the EST server was asked, oldest first.
@@ -266,7 +244,7 @@ impl Bench {
 
 /// A bench without a running Certificates Service.
 pub struct Stopped {
-    pub est: Simulator,
+    pub est: Arc<Simulator>,
     pub root: Root,
     pub keyd: Daemon,
 }
@@ -302,6 +280,18 @@ pub fn certificate_file(root: &Root, id: &str) -> PathBuf {
     root.join(format!("var/lib/aziot/certd/certs/{clean}-{digest}.cer"))
 }
 
+/// Lets the Keys Service use the key of the bootstrap identity.
+pub fn preload_bootstrap_key(root: &Root, est: &Simulator) {
+    let key = est.ca_path().with_file_name("est-bootstrap-key.pem");
+    root.write(
+        "etc/aziot/keyd/config.d/40-est.toml",
+        format!(
+            "[preloaded_keys]\nest-bootstrap-id = \"file://{}\"\n",
+            key.display()
+        ),
+    );
+}
+
 fn start(root: &Root, plan: &Plan) -> Daemon {
     let launch = Launch::service("aziot-certd", root).time_scale(SCALE);
     let launch = plan
@@ -311,7 +301,8 @@ fn start(root: &Root, plan: &Plan) -> Daemon {
     (plan.launch)(launch).start()
 }
 
-fn configuration(root: &Root, est: &Simulator, plan: &Plan) -> String {
+/// The configuration of the Certificates Service.
+pub fn configuration(root: &Root, est: &Simulator, plan: &Plan) -> String {
     let home = root.join("var/lib/aziot/certd");
     let base = est.est_url("");
     let base = base.trim_end_matches('/');
@@ -331,7 +322,7 @@ fn configuration(root: &Root, est: &Simulator, plan: &Plan) -> String {
          [preloaded_certs]\nest-ca = \"file://{}\"\nest-bootstrap-id = \"file://{}\"\n{principal}",
         home.display(),
         est.ca_path().display(),
-        root.join("est/est-bootstrap.pem").display(),
+        est.ca_path().with_file_name("est-bootstrap.pem").display(),
     )
 }
 
@@ -351,6 +342,15 @@ pub fn public_key(keyd: &Daemon, id: &str) -> Option<Vec<u8>> {
     let path = format!("/parameters/ec-point?{version}");
     let point = client::post(keyd.socket(), &path, &body);
     Some(aziot_tests::back_end::bytes(&point, "value"))
+}
+
+/// Whether a certificate belongs to a key pair of the Keys Service.
+pub fn belongs(keyd: &Daemon, certificate: &X509, key: &str) -> bool {
+    let own = certificate.public_key().unwrap().ec_key().unwrap();
+    let mut context = openssl::bn::BigNumContext::new().unwrap();
+    let form = openssl::ec::PointConversionForm::COMPRESSED;
+    let point = own.public_key().to_bytes(own.group(), form, &mut context);
+    public_key(keyd, key) == Some(point.unwrap())
 }
 
 /// A new EC key.

@@ -1,6 +1,7 @@
 //! Certificates from an EST server: the real Keys and Certificates Services, and the simulated EST server.
 
 mod answers;
+mod crash;
 mod device;
 mod identity;
 mod proxy;
