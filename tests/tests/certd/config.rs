@@ -218,6 +218,18 @@ fn cs_05_incomplete_groups_count_as_absent() {
             "identity_pk",
         ),
         (format!("{basic}{bootstrap}"), true, "identity_cert"),
+        (
+            "username = 5\npassword = \"p\"\n".to_owned(),
+            false,
+            "username",
+        ),
+        (
+            format!(
+                "{basic}{identity}bootstrap_identity_cert = [1]\nbootstrap_identity_pk = \"k\"\n"
+            ),
+            true,
+            "bootstrap_identity_cert",
+        ),
     ] {
         let (auth, warnings) = auth(&keys);
         assert_eq!(auth.basic.is_some(), has_basic, "{keys}");
