@@ -17,7 +17,7 @@ use super::{Failure, Id, Leaf, Message, Standing};
 ///
 /// Times follow the wall clock. Call [`due`](Self::due) until it has nothing more whenever [`wake`](Self::wake) says, and
 /// after each step of the wall clock, each suspension, and each call that changed something. A clock that goes back
-/// does not put a retry off: no attempt is further away than the threshold, or than one retry period.
+/// does not put an attempt off: none stays further away than the threshold, or than one retry period.
 #[derive(Clone, Debug)]
 pub struct Engine<const N: usize> {
     entries: Vec<Entry, N>,
@@ -301,6 +301,7 @@ impl<const N: usize> Engine<N> {
         if !self.is_plausible(now) {
             return None;
         }
+        self.entries.iter_mut().for_each(|entry| entry.settle(now));
         let (_, entry) = self
             .entries
             .iter_mut()
@@ -475,13 +476,33 @@ impl Entry {
         match self.phase {
             Phase::Renewing(_) => None,
             Phase::Idle => {
-                // Beyond that, a retry was scheduled by a clock that has gone back since.
-                let furthest = now.saturating_add(schedule::longest(self.retry()));
-                Some(self.next.min(self.natural().max(furthest)))
+                let natural = self.natural();
+                let (usual, furthest) = if now < natural {
+                    let first = natural.max(now.saturating_add(self.floor()));
+                    (first, first)
+                } else {
+                    let retry = self.retry();
+                    let longest = schedule::longest(retry);
+                    (now.saturating_add(retry), now.saturating_add(longest))
+                };
+                // Beyond that, it was scheduled by a clock that has gone back since.
+                Some(if self.next > furthest {
+                    usual
+                } else {
+                    self.next
+                })
             }
             // It had expired by a clock that was wrong.
             Phase::Dropped { expired: true } if !self.leaf.has_expired(now) => Some(self.natural()),
             Phase::Dropped { .. } => None,
+        }
+    }
+
+    /// Makes what [`next`](Self::next) says last, so that it does not move along with the clock.
+    fn settle(&mut self, now: i64) {
+        if let Some(next) = self.next(now) {
+            self.next = next;
+            self.phase = Phase::Idle;
         }
     }
 

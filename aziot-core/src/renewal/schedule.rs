@@ -138,6 +138,7 @@ pub(super) const fn longest(period: i64) -> i64 {
     period.saturating_add(period / 10)
 }
 
+#[derive(Clone, Copy)]
 enum Rounding {
     Down,
     Up,

@@ -419,10 +419,33 @@ fn a_clock_that_goes_back_does_not_put_off() {
     engine.add(A, policy, leaf(0, 30 * DAY), wrong).unwrap();
     engine.failed(A, Failure::Retryable, wrong, 0);
     assert_eq!(next(&engine, A, wrong), Some(wrong + 103_680));
-    // Set right, the threshold counts, and after it one retry period at most.
+    // Set right, the threshold counts.
     assert_eq!(next(&engine, A, DAY), Some(24 * DAY));
     assert_eq!(engine.wake(DAY), Some(24 * DAY));
-    assert_eq!(next(&engine, A, 25 * DAY), Some(25 * DAY + 114_048));
+    assert_eq!(engine.clone().due(DAY), None);
+    // After it, one retry period from then; it does not move along with the clock.
+    let now = 25 * DAY;
+    let again = now + 103_680;
+    assert_eq!(engine.due(now), None);
+    for later in [now, again - 1] {
+        assert_eq!(engine.wake(later), Some(again));
+        assert_eq!(engine.due(later), None);
+    }
+    assert_eq!(engine.due(again), Some(A));
+}
+
+#[test]
+fn a_clock_that_goes_back_before_the_threshold_leaves_a_long_retry_behind() {
+    let mut engine = engine();
+    let wrong = 3650 * DAY;
+    engine
+        .add(A, policy("10%", "30day"), leaf(0, 90 * DAY), wrong)
+        .unwrap();
+    engine.renewed(A, leaf(DAY, 91 * DAY), wrong, 0);
+    assert_eq!(next(&engine, A, wrong), Some(wrong + 30 * DAY));
+    assert_eq!(engine.due(DAY), None);
+    assert_eq!(engine.wake(DAY), Some(10 * DAY));
+    assert_eq!(engine.due(10 * DAY), Some(A));
 }
 
 #[test]
