@@ -81,10 +81,6 @@ impl<'d> Certificate<'d> {
         };
         inner.finish().map_err(&error)?;
 
-        let value = |id, read: fn(&'d [u8]) -> Result<Option<&'d [u8]>, der::Error>, part| {
-            let value = extensions.value(id).map_or(Ok(None), read);
-            value.map_err(Error::of(part))
-        };
         Ok(Self {
             der,
             tbs: tbs.raw,
@@ -95,16 +91,15 @@ impl<'d> Certificate<'d> {
             subject,
             public_key,
             extensions,
-            subject_key_id: value(
-                SUBJECT_KEY_IDENTIFIER,
-                read_subject_key_id,
-                "subject key identifier of the certificate",
-            )?,
-            authority_key_id: value(
-                AUTHORITY_KEY_IDENTIFIER,
-                read_authority_key_id,
-                "authority key identifier of the certificate",
-            )?,
+            subject_key_id: extensions
+                .value(SUBJECT_KEY_IDENTIFIER)
+                .map(read_subject_key_id)
+                .transpose()
+                .map_err(Error::of("subject key identifier of the certificate"))?,
+            authority_key_id: extensions
+                .value(AUTHORITY_KEY_IDENTIFIER)
+                .map_or(Ok(None), read_authority_key_id)
+                .map_err(Error::of("authority key identifier of the certificate"))?,
             is_ca: extensions
                 .value(BASIC_CONSTRAINTS)
                 .map_or(Ok(false), read_is_ca)
@@ -212,11 +207,11 @@ impl<'d> Certificate<'d> {
     }
 }
 
-fn read_subject_key_id(value: &[u8]) -> Result<Option<&[u8]>, der::Error> {
+fn read_subject_key_id(value: &[u8]) -> Result<&[u8], der::Error> {
     let mut reader = Reader::new(value);
     let id = reader.octet_string()?;
     reader.finish()?;
-    Ok(Some(id))
+    Ok(id)
 }
 
 /// The issuer's name and number that may follow are of no use here.

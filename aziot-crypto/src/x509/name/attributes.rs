@@ -221,7 +221,7 @@ pub(super) const ATTRIBUTES: &[Attribute] = &[
     Attribute::new("unstructuredName", "unstructuredName", &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 9, 2], Form::utf8(1, NO_MAX)),
     Attribute::new("unstructuredAddress", "unstructuredAddress", &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 9, 8], Form::utf8(1, NO_MAX)),
     Attribute::new("UID", "userId", &[0x09, 0x92, 0x26, 0x89, 0x93, 0xf2, 0x2c, 0x64, 1, 1], Form::ANY),
-    Attribute::new("mail", "rfc822Mailbox", &[0x09, 0x92, 0x26, 0x89, 0x93, 0xf2, 0x2c, 0x64, 1, 3], Form::ia5(1, NO_MAX)),
+    Attribute::new("mail", "rfc822Mailbox", &[0x09, 0x92, 0x26, 0x89, 0x93, 0xf2, 0x2c, 0x64, 1, 3], Form::ia5(1, 256)),
     Attribute::new("DC", "domainComponent", &[0x09, 0x92, 0x26, 0x89, 0x93, 0xf2, 0x2c, 0x64, 1, 25], Form::ia5(1, NO_MAX)),
     Attribute::new("jurisdictionL", "jurisdictionLocalityName", &[0x2b, 6, 1, 4, 1, 0x82, 0x37, 60, 2, 1, 1], Form::ANY),
     Attribute::new("jurisdictionST", "jurisdictionStateOrProvinceName", &[0x2b, 6, 1, 4, 1, 0x82, 0x37, 60, 2, 1, 2], Form::ANY),
