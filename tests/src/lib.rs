@@ -3,6 +3,7 @@
 
 pub mod back_end;
 pub mod binaries;
+pub mod certd;
 pub mod client;
 pub mod daemon;
 pub mod fixture;

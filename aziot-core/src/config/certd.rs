@@ -370,6 +370,11 @@ impl Est {
         let mut auth = EstAuth::read(&section);
         // The place where the super-config has these keys, and where documentation showed them.
         if let Some(nested) = section.table("auth") {
+            section.reader().warning(
+                section.key_at("auth"),
+                "`cert_issuance.est.auth` is read as a part of `cert_issuance.est`, whose own keys win",
+                "write its keys directly into [cert_issuance.est]: release 1.6.0 ignores them here",
+            );
             let alias = EstAuth::read(&nested);
             auth.basic = auth.basic.or(alias.basic);
             auth.x509 = auth.x509.or(alias.x509);
@@ -461,7 +466,7 @@ impl EstAuth {
     }
 }
 
-/// Two values that only count together. One alone gets a warning.
+/// Two values that only count together, and only if both fit. Anything else gets a warning.
 pub(crate) fn pair<'a, A, B>(
     section: &Section<'a>,
     first: &'static str,
@@ -479,7 +484,7 @@ where
     if !(section.has(first) && section.has(second)) {
         return None;
     }
-    let (first, second) = (section.optional(first), section.optional(second));
+    let (first, second) = (section.lenient(first), section.lenient(second));
     first.zip(second)
 }
 
@@ -558,15 +563,13 @@ pub(crate) fn expiry_days(section: &Section<'_>) -> Option<u32> {
     Some(days)
 }
 
-/// `common_name`, which wins, or `subject`.
+/// `common_name`, which wins, or `subject`. What does not fit counts as absent, with a warning.
 pub(crate) fn subject(section: &Section<'_>) -> Option<Subject> {
     if section.has("common_name") {
         section.without_effect("subject", "common_name is given as well");
-        return section.optional("common_name").map(Subject::CommonName);
+        return section.lenient("common_name").map(Subject::CommonName);
     }
-    section
-        .table("subject")
-        .map(|fields| Subject::Fields(fields.map()))
+    section.lenient_map("subject").map(Subject::Fields)
 }
 
 impl<'a> FromValue<'a> for PreloadedCert {

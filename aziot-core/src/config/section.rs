@@ -8,7 +8,7 @@ use core::cell::RefCell;
 use zeroize::Zeroizing;
 
 use super::merge::push_key;
-use super::tree::{Kind, Position, Table, Value};
+use super::tree::{Entry, Kind, Position, Table, Value};
 use super::{Invalid, Loaded, Merged, PROBLEMS, Problem};
 
 /// Collects what is wrong while a configuration is decoded.
@@ -226,6 +226,45 @@ impl<'a> Section<'a> {
     /// A value that may be absent. `None` also if it does not fit, which is then reported.
     pub fn optional<T: FromValue<'a>>(&self, key: &'static str) -> Option<T> {
         self.read(key, self.value(key)?)
+    }
+
+    /// A value that may be absent. One that does not fit counts as absent, with a warning.
+    pub fn lenient<T: FromValue<'a>>(&self, key: &'static str) -> Option<T> {
+        let value = self.value(key)?;
+        T::from_value(value)
+            .inspect_err(|mismatch| self.ignored(key, value.at, mismatch))
+            .ok()
+    }
+
+    /// A sub-table that may be absent, as a map. It counts as absent, with a warning, if it is no table or one of its values
+    /// does not fit.
+    pub fn lenient_map<T: FromValue<'a>>(&self, key: &'static str) -> Option<BTreeMap<String, T>> {
+        let value = self.value(key)?;
+        let Kind::Table(table) = &value.kind else {
+            self.ignored(key, value.at, &Mismatch::wrong_type(value, "a table"));
+            return None;
+        };
+        let read = |(name, entry): (&String, &'a Entry)| match T::from_value(&entry.value) {
+            Ok(read) => Some((name.clone(), read)),
+            Err(mismatch) => {
+                self.ignored(key, entry.value.at, &mismatch);
+                None
+            }
+        };
+        table.0.iter().map(read).collect()
+    }
+
+    /// Warns of a value that counts as absent because it does not fit.
+    fn ignored(&self, key: &str, at: Position, mismatch: &Mismatch) {
+        self.reader.warning(
+            Some(at),
+            format!(
+                "`{}` has no effect: {}",
+                self.path_of(key),
+                mismatch.message
+            ),
+            mismatch.remedy.clone(),
+        );
     }
 
     /// A value that must be there. `remedy` says what to add.

@@ -264,9 +264,9 @@ fn certificates(id: &str, text: &str) -> Result<Vec<Vec<u8>>, Error> {
 ///
 /// # Errors
 /// None of them is the client's business.
-pub fn sign(tools: &Tools, request: &[u8], issuance: Issuance) -> Result<String, Error> {
+pub fn sign(tools: &Tools, request: &[u8], issuance: &Issuance) -> Result<String, Error> {
     let mut text = String::new();
-    append(&mut text, &leaf(tools, request, &issuance)?)?;
+    append(&mut text, &leaf(tools, request, issuance)?)?;
     for der in &issuance.chain {
         append(&mut text, der)?;
     }
@@ -356,7 +356,7 @@ fn mismatch(issuance: &Issuance, issuer: Option<&Certificate<'_>>) -> Error {
 }
 
 /// The configured subject in DER.
-fn encode_name<'o>(subject: &Subject, room: &'o mut Vec<u8>) -> Result<&'o [u8], Error> {
+pub(super) fn encode_name<'o>(subject: &Subject, room: &'o mut Vec<u8>) -> Result<&'o [u8], Error> {
     /// Tags, lengths and an object identifier.
     const FIELD: usize = 64;
     let fields: Vec<(&str, &str)> = match subject {

@@ -319,7 +319,7 @@ impl Service for Certd {
             }
             Event::Reported(id, result) => self.reported(id, result, cx),
             Event::Swept => {}
-            Event::Written(write, result) => self.written(write, result, cx),
+            Event::Written(write, result) => self.written(&write, &result, cx),
         }
     }
 

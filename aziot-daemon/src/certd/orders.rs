@@ -105,7 +105,7 @@ impl Certd {
                 let tools = Arc::clone(&self.tools);
                 let job = move || Event::Issued {
                     request: name,
-                    result: issue::sign(&tools, &prepared.request, issuance),
+                    result: issue::sign(&tools, &prepared.request, &issuance),
                     id,
                 };
                 cx.run(Lane::Sibling, job).map_err(|_| Error::busy())

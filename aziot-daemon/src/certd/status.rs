@@ -373,7 +373,10 @@ mod tests {
         };
         assert_eq!(Condition::of(at(1), true, &[]), well);
         let scheduled = renewal("a", RenewalState::Scheduled, 5);
-        assert_eq!(Condition::of(at(1), true, &[scheduled.clone()]), well);
+        assert_eq!(
+            Condition::of(at(1), true, std::slice::from_ref(&scheduled)),
+            well
+        );
         let mut all = vec![
             scheduled,
             renewal("b", RenewalState::Retrying, 9),

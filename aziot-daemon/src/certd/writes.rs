@@ -101,11 +101,11 @@ impl Certd {
 
     pub(super) fn written(
         &mut self,
-        write: Write,
-        result: Result<(), Error>,
+        write: &Write,
+        result: &Result<(), Error>,
         cx: &mut Context<'_, Self>,
     ) {
-        match &result {
+        match result {
             Err(error) => Self::refuse_all(&write.requests, error, cx),
             Ok(()) => {
                 for request in &write.requests {
