@@ -5,6 +5,7 @@
 //! | [`mac`] | what a key for HMAC-SHA256 and derivation can do | nothing: `no_std`, no allocator |
 //! | [`key_pair`] | algorithms and encodings of key pairs | nothing |
 //! | [`aead`] | authenticated encryption and its ciphertext format | nothing |
+//! | [`x509`] | certificates and requests for them: read, checked, built | nothing |
 //! | [`keys_abi`] | the C ABI of the replaceable key library, types only | nothing |
 //! | `software` | the same in software, over RustCrypto | feature `software` |
 //! | `file` | files that are never half-written | feature `std` |
@@ -36,3 +37,4 @@ pub mod software;
     feature = "pkcs11"
 ))]
 pub mod store;
+pub mod x509;

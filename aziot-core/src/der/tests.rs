@@ -42,7 +42,7 @@ fn lengths_have_one_form() {
         let der = written(length + 8, |w| w.element(Tag::OCTET_STRING, &content)).unwrap();
         assert_eq!(Reader::new(&der).octet_string(), Ok(&content[..]));
         let nested = written(length + 8, |w| {
-            w.nested(Tag::OCTET_STRING, |w| w.put(&content))
+            w.nested(Tag::OCTET_STRING, |w| w.put(&content));
         });
         assert_eq!(nested.unwrap(), der);
         assert_eq!(

@@ -1,4 +1,4 @@
-//! The back end over OpenSSL: key pairs and AES-GCM.
+//! The back end over OpenSSL: key pairs, AES-GCM, and signatures of certificates.
 //!
 //! Needs OpenSSL 1.1.1 or later. Everything may be used from any number of threads at once.
 //!
@@ -10,11 +10,13 @@ mod error;
 mod key_pair;
 mod pem;
 mod spare;
+mod x509;
 
 pub use aes_gcm::AesGcm;
 pub use error::{Error, Reasons};
 pub use key_pair::KeyPair;
 pub use pem::PemError;
+pub use x509::{OpenSslVerifier, VerifyError};
 
 #[cfg(test)]
 mod tests;

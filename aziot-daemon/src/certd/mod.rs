@@ -8,7 +8,10 @@
 
 pub mod error;
 pub mod est;
+mod issue;
+mod orders;
 pub mod settings;
+mod status;
 pub mod store;
 pub mod target;
 pub mod tools;
@@ -16,15 +19,22 @@ mod writes;
 
 use std::sync::Arc;
 
-use aziot_core::api::certs::{self, CertificateResponse, ImportCertificate, Op, Pem};
+use aziot_core::api::certs::{
+    self, CertificateResponse, CreateCertificate, ImportCertificate, Op, Pem,
+};
 use aziot_core::api::{self, Api};
 use aziot_core::config::certd::Settings;
 use aziot_core::http::Method;
+use aziot_core::time::UnixTime;
 use aziot_core::{json, limits};
 
 use self::error::Error;
 use self::est::Est;
+use self::issue::Prepared;
+use self::orders::Orders;
 use self::settings::Grants;
+use self::status::{Report, Seen};
+use self::target::Target;
 use self::tools::Tools;
 use self::writes::{Change, Write, Writes};
 use crate::config_files::ConfigFiles;
@@ -70,7 +80,10 @@ pub struct Certd {
     readings: u64,
     tools: Arc<Tools>,
     est: Est,
+    orders: Orders,
     writes: Writes,
+    seen: Seen,
+    started: UnixTime,
 }
 
 /// What comes back from jobs.
@@ -81,15 +94,19 @@ pub enum Event {
     Est(est::Event),
     /// A certificate was issued, or could not be.
     Issued {
-        /// The request it is for.
+        /// The request that it was begun for.
         request: RequestId,
         /// Its id.
         id: String,
         /// The certificates in PEM, its own first.
         result: Result<String, Error>,
     },
+    /// A request for a certificate was judged.
+    Prepared(RequestId, Result<Prepared, Error>),
     /// A certificate was read.
-    Read(RequestId, Result<Option<String>, Error>),
+    Read(RequestId, Target, Result<Option<String>, Error>),
+    /// The files were looked at.
+    Reported(RequestId, Result<Report, Error>),
     /// Left-over files have been removed.
     Swept,
     /// A certificate was written or removed.
@@ -106,7 +123,10 @@ impl Certd {
             readings: 0,
             est: Est::new(Arc::clone(&tools)),
             tools,
+            orders: Orders::default(),
             writes: Writes::default(),
+            seen: Seen::default(),
+            started: server::wall_clock(),
         }
     }
 
@@ -132,7 +152,12 @@ impl Certd {
                 self.authorize(uid, param)?;
                 Ok(self.change(id, param, Change::Remove, cx)?)
             }
-            (Op::Certificates | Op::Status, _) => Err(Error::internal("not there yet").into()),
+            (Op::Certificates, _) => {
+                let create: CreateCertificate<'_> = request.decode()?;
+                self.authorize(uid, create.cert_id)?;
+                Ok(self.order(id, &create, cx)?)
+            }
+            (Op::Status, _) => Ok(self.report(id, cx)?),
         }
     }
 
@@ -154,7 +179,10 @@ impl Certd {
             .store
             .target(&self.settings.preloaded_certs, id)?;
         let tools = Arc::clone(&self.tools);
-        let job = move || Event::Read(request, tools.store.read(&target));
+        let job = move || {
+            let result = tools.store.read(&target);
+            Event::Read(request, target, result)
+        };
         cx.run_for(request, Lane::Local, job)
             .map_err(|_| Error::busy())
     }
@@ -272,15 +300,24 @@ impl Service for Certd {
                 // Its jobs write certificates too.
                 self.start_waiting_writes(cx);
             }
-            Event::Issued { .. } => {}
-            Event::Read(id, result) => {
+            Event::Issued {
+                request,
+                id: _,
+                result,
+            } => self.issued(request, result, cx),
+            Event::Prepared(id, result) => self.prepared(id, result, cx),
+            Event::Read(id, target, result) => {
                 let Some(reply) = cx.reply(id) else { return };
                 let _ = match result {
-                    Ok(Some(text)) => reply.ok(&CertificateResponse { pem: Pem(&text) }),
+                    Ok(Some(text)) => {
+                        self.seen.note(&target);
+                        reply.ok(&CertificateResponse { pem: Pem(&text) })
+                    }
                     Ok(None) => refuse(reply, &certs::Error::NotFound.into()),
                     Err(error) => refuse(reply, &error),
                 };
             }
+            Event::Reported(id, result) => self.reported(id, result, cx),
             Event::Swept => {}
             Event::Written(write, result) => self.written(write, result, cx),
         }

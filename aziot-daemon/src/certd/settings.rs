@@ -7,8 +7,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 use aziot_core::access::Principals;
-use aziot_core::config::certd::{Principal, Settings};
+use aziot_core::config::certd::{Principal, Settings, Subject};
 use aziot_core::config::{Endpoint, Places};
+use aziot_crypto::x509::name;
 
 use crate::config_files::ConfigFiles;
 
@@ -34,8 +35,35 @@ pub fn load(files: &ConfigFiles, places: &Places) -> Result<Settings, Box<dyn St
     for warning in &loaded.warnings {
         log::warn!("{warning}");
     }
+    for warning in subject_warnings(&loaded.settings) {
+        log::warn!("{warning}");
+    }
     keys_socket(&loaded.settings)?;
     Ok(loaded.settings)
+}
+
+/// What is wrong with configured subjects. Each certificate with such a subject fails to be issued.
+fn subject_warnings(settings: &Settings) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for (id, entry) in &settings.cert_issuance.certs {
+        let mut check = |key: &str, field: &str, value: &str| {
+            if let Err(error) = name::check(field, value) {
+                warnings.push(format!(
+                    "cert {id:?} cannot be issued with the configured {key}: {error}"
+                ));
+            }
+        };
+        match &entry.subject {
+            None => {}
+            Some(Subject::CommonName(name)) => check("common_name", "CN", name),
+            Some(Subject::Fields(fields)) => {
+                for (field, value) in fields {
+                    check("subject", field, value);
+                }
+            }
+        }
+    }
+    warnings
 }
 
 /// The socket of the Keys Service.

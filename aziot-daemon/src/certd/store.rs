@@ -1,6 +1,7 @@
 //! The files of certificates: text, read and written as it is (certificates-service 3).
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use aziot_core::limits::BODY_CERTIFICATES;
@@ -8,7 +9,7 @@ use aziot_crypto::file;
 use rustix::fs::Mode;
 
 use super::error::Error;
-use super::target::{Place, Preloaded, Target};
+use super::target::{EXTENSION, Place, Preloaded, Target};
 
 /// Largest certificate that is read, in bytes, with everything that a list stands for: what can be imported.
 const LIMIT: usize = BODY_CERTIFICATES;
@@ -63,9 +64,9 @@ impl Store {
         let read = match target.place() {
             Place::Store(path) => {
                 self.make_directory()?;
-                read_file(path, LIMIT)
+                read_text(path)
             }
-            Place::File(path) => read_file(path, LIMIT),
+            Place::File(path) => read_text(path),
             Place::List(parts) => {
                 if parts.iter().any(|part| part.stored) {
                     self.make_directory()?;
@@ -152,6 +153,44 @@ impl Store {
         )
     }
 
+    /// The names of the files in the store, without those that are being written.
+    ///
+    /// # Errors
+    /// The directory is there, but cannot be listed.
+    pub fn files(&self) -> Result<BTreeSet<String>, Error> {
+        let failed = |error| {
+            Error::internal(format_args!(
+                "could not list the directory {}: {error}",
+                self.certs.display()
+            ))
+        };
+        let entries = match std::fs::read_dir(&self.certs) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(BTreeSet::new());
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        let mut names = BTreeSet::new();
+        for entry in entries {
+            let name = entry.map_err(failed)?.file_name();
+            names.extend(
+                name.to_str()
+                    .filter(|name| name.ends_with(EXTENSION))
+                    .map(str::to_owned),
+            );
+        }
+        Ok(names)
+    }
+
+    /// Reads a file of the store, whatever its id. `None` if it is not there any more.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_file(&self, path: &Path) -> Result<Option<String>, Error> {
+        read_text(path).map_err(|error| error.in_context("could not read cert file"))
+    }
+
     /// Removes what a crash has left.
     pub fn sweep(&self) {
         match file::sweep(&self.certs) {
@@ -179,7 +218,7 @@ fn read_all<'p>(id: &str, paths: impl Iterator<Item = &'p Path>) -> Result<Optio
     let mut all: Option<String> = None;
     for path in paths {
         let left = LIMIT.saturating_sub(all.as_ref().map_or(0, String::len));
-        let Some(text) = read_file(path, LIMIT)? else {
+        let Some(text) = read_text(path)? else {
             continue;
         };
         if text.len() > left {
@@ -201,8 +240,8 @@ fn read_all<'p>(id: &str, paths: impl Iterator<Item = &'p Path>) -> Result<Optio
     Ok(all)
 }
 
-fn read_file(path: &Path, limit: usize) -> Result<Option<String>, Error> {
-    let contents = match file::read(path, limit) {
+fn read_text(path: &Path) -> Result<Option<String>, Error> {
+    let contents = match file::read(path, LIMIT) {
         Ok(Some(contents)) => contents,
         Ok(None) => return Ok(None),
         Err(error) => return Err(Error::internal(error)),

@@ -24,6 +24,9 @@ const LIST_IDS: usize = 1024;
 /// Longest file name that Linux file systems take, in bytes.
 const NAME_MAX: usize = 255;
 
+/// What the names of files in the store end with.
+pub const EXTENSION: &str = ".cer";
+
 /// The file name of the certificate `id` in the directory `certs` of the service's home (certificates-service 3.1).
 ///
 /// It may be longer than a file system takes, if the id has more than 186 letters and digits.
@@ -36,7 +39,7 @@ pub fn file_name(id: &str) -> String {
         // Writing to a string cannot fail.
         let _ = write!(name, "{byte:02x}");
     }
-    name.push_str(".cer");
+    name.push_str(EXTENSION);
     name
 }
 

@@ -119,6 +119,7 @@ impl Certd {
                         Change::Remove => reply.no_content(),
                     };
                 }
+                self.seen.note(&write.target);
                 self.est.store_changed(write.target.id(), cx);
             }
         }

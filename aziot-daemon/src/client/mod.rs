@@ -5,6 +5,7 @@
 mod key_pair;
 mod proxy;
 mod resolve;
+mod signer;
 mod tls;
 mod trust;
 mod wire;
@@ -13,5 +14,6 @@ pub use aziot_keys_client::transport::{Error, Kind, Patience, Request, Response,
 pub use aziot_keys_client::{Client as KeysClient, Deadlines, Error as KeysError, KeyHandle};
 pub use key_pair::{KeyError, private_key};
 pub use proxy::{Proxies, ProxyError};
+pub use signer::{RemoteSigner, SignError};
 pub use tls::{Identity, Origin, TlsClient};
 pub use trust::Trust;

@@ -16,7 +16,7 @@ use super::error::{Class, Error};
 use super::hub::{Failure, Hub, Kind, Module, ModuleKeys};
 use super::link::Sign;
 use super::tools::Tools;
-use super::{Event, clock, random};
+use super::{Event, clock};
 use crate::client::{self, Request, Response};
 use crate::lanes::Done;
 

@@ -13,7 +13,7 @@ use super::error::{Class, Error};
 use super::hub::{Failure, Hub as _, Kind};
 use super::link::{News, Sign};
 use super::provision::{self, End, Run, Trigger, manual};
-use super::{CLOCK, Event, Identityd, RETRY, busy, clock, random};
+use super::{CLOCK, Event, Identityd, RETRY, busy, clock};
 use crate::lanes::Lane;
 use crate::service::{Context, RequestId};
 

@@ -149,9 +149,9 @@ impl Est {
 
     fn start(&mut self, mut order: Order, cx: &mut Context<'_, Certd>) {
         let authority = order.access.server.authority.clone();
-        let Some(shared) = self.shared.clone().filter(|_| cx.is_awaited(order.request)) else {
-            // Nobody waits for it any more.
-            return self.queue.finished(&authority);
+        let Some(shared) = self.shared.clone() else {
+            self.queue.finished(&authority);
+            return Self::conclude(order, Err(Error::busy()), cx);
         };
         order.attempts += 1;
         order.changes = self.changes_of(&order);

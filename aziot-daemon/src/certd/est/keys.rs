@@ -2,15 +2,11 @@
 
 use std::fmt;
 
-use openssl::error::ErrorStack;
-use openssl::hash::MessageDigest;
-use openssl::pkey::{Id, PKey, PKeyRef, Private};
-use openssl::stack::Stack;
-use openssl::x509::extension::ExtendedKeyUsage;
-use openssl::x509::{X509NameRef, X509Req};
+use aziot_crypto::x509::{Extensions, build_request};
+use openssl::pkey::{PKey, Private};
 
 use super::super::tools::Tools;
-use crate::client::{KeyError, KeyHandle, KeysError, private_key};
+use crate::client::{KeyError, KeyHandle, KeysError, RemoteSigner, private_key};
 
 /// What a new key pair is to be, first choice first.
 const ALGORITHMS: &str = "ec-p256:rsa-4096:*";
@@ -107,27 +103,19 @@ pub fn create(tools: &Tools, id: &str) -> Result<PKey<Private>, Error> {
     Ok(private_key(&tools.keys_socket, &handle)?)
 }
 
-/// A request for a client certificate (certificates-service 7.2): the subject, the public key and extendedKeyUsage, signed
-/// with SHA-256, or SHA-384 if the key is on the curve P-384. DER.
+/// A request for a client certificate (certificates-service 7.2): the subject, the public key of the key pair `id`, and
+/// extendedKeyUsage, signed with SHA-256, or SHA-384 if the key is on the curve P-384. DER, as the subject is.
 ///
 /// # Errors
-/// The Keys Service did not sign.
-pub fn request(subject: &X509NameRef, key: &PKeyRef<Private>) -> Result<Vec<u8>, ErrorStack> {
-    let mut builder = X509Req::builder()?;
-    builder.set_version(0)?;
-    builder.set_subject_name(subject)?;
-    builder.set_pubkey(key)?;
-    let mut extensions = Stack::new()?;
-    extensions.push(ExtendedKeyUsage::new().client_auth().build()?)?;
-    builder.add_extensions(&extensions)?;
-    builder.sign(key, digest(key))?;
-    builder.build().to_der()
-}
-
-fn digest(key: &PKeyRef<Private>) -> MessageDigest {
-    if key.id() == Id::EC && key.bits() == 384 {
-        MessageDigest::sha384()
-    } else {
-        MessageDigest::sha256()
-    }
+/// The Keys Service did not sign, for this reason.
+pub fn request(tools: &Tools, subject: &[u8], id: &str) -> Result<Vec<u8>, String> {
+    /// Room for what is neither subject nor key nor signature.
+    const ROOM: usize = 256;
+    let signer =
+        RemoteSigner::load_by_id(&tools.keys, id).map_err(|error| error.to_string())?;
+    let key = signer.public_key();
+    let mut room = vec![0; ROOM + subject.len() + key.len() + signer.max_size()];
+    build_request(subject, key, Extensions::CLIENT_AUTH, &signer, &mut room)
+        .map(<[u8]>::to_vec)
+        .map_err(|error| error.to_string())
 }

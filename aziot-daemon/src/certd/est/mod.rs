@@ -85,6 +85,8 @@ pub struct Renewal {
     pub id: String,
     /// What is being done about it.
     pub state: RenewalState,
+    /// Since when that is so.
+    pub since: UnixTime,
     /// When it is renewed, or tried again.
     pub next: Option<UnixTime>,
     /// Why it could not be renewed when that was tried last.

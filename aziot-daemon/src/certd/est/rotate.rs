@@ -14,8 +14,9 @@ use aziot_core::renewal::{
     Answer, CHANGED, Credentials, End, Entry, Failure, Keys, Leaf, Pair, Plan, Rotation, Schedule,
     Slot, Standing, Step, Stored,
 };
+use openssl::error::ErrorStack;
 use openssl::pkey::{PKey, Private};
-use openssl::x509::{X509Name, X509Req};
+use openssl::x509::X509Req;
 
 use super::chain::{Chain, ChainError};
 use super::enrol::{self, enrol};
@@ -321,15 +322,12 @@ impl Work<'_> {
             Credentials::Own => self.own()?,
             Credentials::Bootstrap => self.bootstrap()?,
         };
-        let key = match slot {
-            Slot::Key => self.key.as_ref(),
-            Slot::Temporary => self.temporary.as_ref(),
+        let names = &self.task.names;
+        let key_id = match slot {
+            Slot::Key => names.key.clone(),
+            Slot::Temporary => names.temporary_key(),
         };
-        let Some(key) = key else {
-            self.reason = "failed to get identity cert key".to_owned();
-            return Err(Failure::Retryable);
-        };
-        match self.issue(identity, kind, &subject, key) {
+        match self.issue(identity, kind, &subject, &key_id) {
             Ok(new) => {
                 self.new = Some(new);
                 Ok(())
@@ -342,7 +340,7 @@ impl Work<'_> {
     }
 
     /// The old certificate with its entire chain (DB-30), and its key.
-    fn own(&mut self) -> Result<(Identity, Kind, X509Name), Failure> {
+    fn own(&mut self) -> Result<(Identity, Kind, Vec<u8>), Failure> {
         let own = self.old.as_ref().zip(self.key.as_ref()).map(|(old, key)| {
             let identity = identity::with_key(old.chain.clone(), key.clone());
             (identity, subject_of(&old.chain))
@@ -356,7 +354,7 @@ impl Work<'_> {
         }
     }
 
-    fn bootstrap(&mut self) -> Result<(Identity, Kind, X509Name), Failure> {
+    fn bootstrap(&mut self) -> Result<(Identity, Kind, Vec<u8>), Failure> {
         let pair = self.task.access.x509.as_ref();
         let Some((cert, key)) = pair.and_then(|x509| x509.bootstrap.as_ref()) else {
             self.no_bootstrap = true;
@@ -368,7 +366,7 @@ impl Work<'_> {
             Failure::Retryable
         })?;
         let subject = match (&self.task.cause, &self.old) {
-            (Cause::Needed { subject }, _) => X509Name::from_der(subject).ok(),
+            (Cause::Needed { subject }, _) => Some(subject.clone()),
             (Cause::Due(_) | Cause::Broken, Some(old)) => subject_of(&old.chain).ok(),
             (Cause::Due(_) | Cause::Broken, None) => None,
         };
@@ -383,10 +381,10 @@ impl Work<'_> {
         &self,
         identity: Identity,
         kind: Kind,
-        subject: &X509Name,
-        key: &PKey<Private>,
+        subject: &[u8],
+        key_id: &str,
     ) -> Result<Text, String> {
-        let csr = keys::request(subject, key).map_err(|error| error.to_string())?;
+        let csr = keys::request(&self.shared.tools, subject, key_id)?;
         let client = self
             .shared
             .client(Some(identity))
@@ -513,6 +511,6 @@ impl Work<'_> {
     }
 }
 
-fn subject_of(chain: &Chain) -> Result<X509Name, openssl::error::ErrorStack> {
-    X509Name::from_der(&chain.leaf().subject_name().to_der()?)
+fn subject_of(chain: &Chain) -> Result<Vec<u8>, ErrorStack> {
+    chain.leaf().subject_name().to_der()
 }
