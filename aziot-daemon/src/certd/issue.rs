@@ -356,7 +356,7 @@ fn mismatch(issuance: &Issuance, issuer: Option<&Certificate<'_>>) -> Error {
 }
 
 /// The configured subject in DER.
-fn encode_name<'o>(subject: &Subject, room: &'o mut Vec<u8>) -> Result<&'o [u8], Error> {
+pub(super) fn encode_name<'o>(subject: &Subject, room: &'o mut Vec<u8>) -> Result<&'o [u8], Error> {
     /// Tags, lengths and an object identifier.
     const FIELD: usize = 64;
     let fields: Vec<(&str, &str)> = match subject {

@@ -16,6 +16,7 @@ use super::provision::{self, End, Run, Trigger, manual};
 use super::{CLOCK, Event, Identityd, RETRY, busy, clock};
 use crate::lanes::Lane;
 use crate::service::{Context, RequestId};
+use crate::sys::random;
 
 /// The pause after the first attempt that failed.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);

@@ -142,7 +142,12 @@ impl Chain {
 /// Shows the subject.
 impl fmt::Debug for Chain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Chain({:?}, {} above)", self.leaf.subject_name(), self.above.len())
+        write!(
+            f,
+            "Chain({:?}, {} above)",
+            self.leaf.subject_name(),
+            self.above.len()
+        )
     }
 }
 

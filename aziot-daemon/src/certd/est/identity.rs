@@ -69,7 +69,10 @@ pub fn usable(shared: &Shared, names: &Names) -> Result<Identity, Unusable> {
         return Err(Unusable::Lost(Loss::Expired));
     }
     let key = keys::load(&shared.tools, &names.key).map_err(|error| {
-        let what = format!("could not load the key pair {:?} of an EST identity", names.key);
+        let what = format!(
+            "could not load the key pair {:?} of an EST identity",
+            names.key
+        );
         Unusable::Failed(Error::internal(what).caused_by(error))
     })?;
     match key {
@@ -144,7 +147,7 @@ pub fn examine(shared: &Shared, names: &Names) -> Result<Option<Found>, Error> {
 /// # Errors
 /// The Keys Service cannot tell.
 pub fn compare(shared: &Shared, names: &Names, chain: &Chain) -> Result<Pair, keys::Error> {
-    let belongs = |id: &str| {
+    let belongs = |id: &str| -> Result<bool, keys::Error> {
         let key = keys::load(&shared.tools, id)?;
         Ok(key.is_some_and(|key| chain.is_for(&key)))
     };

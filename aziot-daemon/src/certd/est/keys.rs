@@ -26,7 +26,13 @@ impl Error {
     /// Whether the Keys Service refuses because of who asks.
     #[must_use]
     pub fn is_unauthorized(&self) -> bool {
-        matches!(self, Self::Service(KeysError::Service { status: 401 | 403, .. }))
+        matches!(
+            self,
+            Self::Service(KeysError::Service {
+                status: 401 | 403,
+                ..
+            })
+        )
     }
 }
 
@@ -111,8 +117,7 @@ pub fn create(tools: &Tools, id: &str) -> Result<PKey<Private>, Error> {
 pub fn request(tools: &Tools, subject: &[u8], id: &str) -> Result<Vec<u8>, String> {
     /// Room for what is neither subject nor key nor signature.
     const ROOM: usize = 256;
-    let signer =
-        RemoteSigner::load_by_id(&tools.keys, id).map_err(|error| error.to_string())?;
+    let signer = RemoteSigner::load_by_id(&tools.keys, id).map_err(|error| error.to_string())?;
     let key = signer.public_key();
     let mut room = vec![0; ROOM + subject.len() + key.len() + signer.max_size()];
     build_request(subject, key, Extensions::CLIENT_AUTH, &signer, &mut room)

@@ -36,7 +36,7 @@ use std::time::Duration;
 
 use aziot_core::api::certs::status::RenewalState;
 use aziot_core::config::certd::Settings;
-use aziot_core::renewal::{self, Engine};
+use aziot_core::renewal::{Engine, State};
 use aziot_core::time::UnixTime;
 
 use self::identity::Found;
@@ -161,6 +161,7 @@ impl Est {
             self.run(Lane::Local, read, cx);
         }
         self.register(&shared, cx);
+        self.observe();
     }
 
     /// Has an EST server issue the certificate `id` for this request (DER). It ends in an [`Event::Issued`](super::Event::Issued).
@@ -181,6 +182,7 @@ impl Est {
         // What is due is renewed meanwhile, also if its alarm is late.
         self.renew_due(cx);
         self.start_waiting(cx);
+        self.observe();
         Ok(())
     }
 
@@ -201,6 +203,7 @@ impl Est {
         }
         self.start_waiting(cx);
         self.arm(cx);
+        self.observe();
     }
 
     /// An alarm that is not the service's own, or a step of the wall clock.
@@ -214,12 +217,14 @@ impl Est {
             IDLE => self.give_memory_back(cx),
             _ => {}
         }
+        self.observe();
     }
 
     /// A client has written or deleted a certificate.
     pub fn store_changed(&mut self, id: &str, cx: &mut Context<'_, Certd>) {
         self.identity_changed(id, cx);
         self.arm(cx);
+        self.observe();
     }
 
     /// The certificates that are renewed.
@@ -227,31 +232,45 @@ impl Est {
     pub fn renewals(&self) -> Vec<Renewal> {
         let now = identity::now();
         let known = self.known.iter().filter_map(|known| {
-            let Some(entry) = known.id.and_then(|id| self.engine.entry(id)) else {
-                // Of one that could not even be registered there is at least the reason.
-                return known.last_error.as_ref().map(|error| Renewal {
-                    id: known.names.cert.clone(),
-                    state: RenewalState::Dropped,
-                    next: None,
-                    last_error: Some(error.clone()),
-                });
-            };
-            let state = match self.engine.state(entry, now) {
-                renewal::State::Dropped => RenewalState::Dropped,
-                renewal::State::Renewing => RenewalState::Renewing,
-                renewal::State::Retrying => RenewalState::Retrying,
-                renewal::State::Scheduled => RenewalState::Scheduled,
-                renewal::State::WaitingForTime => RenewalState::WaitingForTime,
-            };
-            let next = entry.next(now).and_then(|next| u64::try_from(next).ok());
+            let (state, since) = known.state?;
+            let entry = known.id.and_then(|id| self.engine.entry(id));
+            let next = entry.and_then(|entry| entry.next(now));
             Some(Renewal {
                 id: known.names.cert.clone(),
                 state,
-                next: next.and_then(UnixTime::from_secs),
+                since,
+                next: next
+                    .and_then(|next| u64::try_from(next).ok())
+                    .and_then(UnixTime::from_secs),
                 last_error: known.last_error.clone(),
             })
         });
         known.collect()
+    }
+
+    /// Notes since when identities are in their states.
+    fn observe(&mut self) {
+        let now = identity::now();
+        for known in &mut self.known {
+            let entry = known.id.and_then(|id| self.engine.entry(id));
+            let state = match entry.map(|entry| self.engine.state(entry, now)) {
+                Some(State::Dropped) => RenewalState::Dropped,
+                Some(State::Renewing) => RenewalState::Renewing,
+                Some(State::Retrying) => RenewalState::Retrying,
+                Some(State::Scheduled) => RenewalState::Scheduled,
+                Some(State::WaitingForTime) => RenewalState::WaitingForTime,
+                // There is nothing to renew yet, or it could not even be registered.
+                None if known.rotating() => RenewalState::Renewing,
+                None if known.last_error.is_some() => RenewalState::Dropped,
+                None => {
+                    known.state = None;
+                    continue;
+                }
+            };
+            if known.state.is_none_or(|(before, _)| before != state) {
+                known.state = Some((state, crate::server::wall_clock()));
+            }
+        }
     }
 
     /// Runs a job. If the lanes are full it is left out, which only jobs can bear that are an attempt.

@@ -245,7 +245,9 @@ mod tests {
         assert_eq!(url(&settings, "other"), "default.example/est");
         assert_eq!(url(&settings, "by-id"), "by-id.example/est/?q=1");
         assert_eq!(url(&settings, "own"), "own.example:8443/x/");
-        let none = self::settings("[cert_issuance.x]\nmethod = \"est\"\nusername = \"u\"\npassword = \"p\"");
+        let none = self::settings(
+            "[cert_issuance.x]\nmethod = \"est\"\nusername = \"u\"\npassword = \"p\"",
+        );
         assert_eq!(
             access(&none, "x").unwrap_err().one_line(),
             "cert \"x\" is configured to be issued by EST, but EST URL is not configured"
@@ -253,7 +255,12 @@ mod tests {
         let other = self::settings(
             "[cert_issuance.x]\nmethod = \"est\"\nurl = \"ftp://h/\"\nusername = \"u\"\npassword = \"p\"",
         );
-        assert!(access(&other, "x").unwrap_err().one_line().contains("unrecognized scheme"));
+        assert!(
+            access(&other, "x")
+                .unwrap_err()
+                .one_line()
+                .contains("unrecognized scheme")
+        );
     }
 
     #[test]
@@ -321,7 +328,10 @@ mod tests {
             .iter()
             .map(|(names, owner)| (names.cert.as_str(), names.key.as_str(), owner.id.as_str()))
             .collect();
-        assert_eq!(owners, [("est-id", "est-id", "est-id"), ("est-id-b", "key-b", "c")]);
+        assert_eq!(
+            owners,
+            [("est-id", "est-id", "est-id"), ("est-id-b", "key-b", "c")]
+        );
         let access: Vec<Access> = found
             .values()
             .map(|owner| owner.access(&settings).unwrap())
@@ -330,8 +340,15 @@ mod tests {
         assert_eq!(access[0].server.authority, "a.example");
         assert_eq!(access[1].server.authority, "c.example");
         assert!(access[1].basic.is_some());
-        let lost = self::settings("[cert_issuance.est]\nidentity_cert = \"i\"\nidentity_pk = \"i\"");
+        let lost =
+            self::settings("[cert_issuance.est]\nidentity_cert = \"i\"\nidentity_pk = \"i\"");
         let owner = identities(&lost).into_values().next().unwrap();
-        assert!(owner.access(&lost).unwrap_err().one_line().contains("EST URL is not configured"));
+        assert!(
+            owner
+                .access(&lost)
+                .unwrap_err()
+                .one_line()
+                .contains("EST URL is not configured")
+        );
     }
 }

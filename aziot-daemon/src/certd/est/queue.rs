@@ -94,5 +94,7 @@ impl Queue {
 }
 
 fn has_room(running: &HashMap<String, usize>, authority: &str) -> bool {
-    running.get(authority).is_none_or(|count| *count < PER_AUTHORITY)
+    running
+        .get(authority)
+        .is_none_or(|count| *count < PER_AUTHORITY)
 }

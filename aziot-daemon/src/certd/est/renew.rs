@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use aziot_core::api::certs::status::RenewalState;
 use aziot_core::renewal::policy::AutoRenew;
-use aziot_core::renewal::{
-    Added, End, Failure, Id, Leaf, Message, Outcome, Pair, Severity, State,
-};
+use aziot_core::renewal::{Added, End, Failure, Id, Leaf, Message, Outcome, Pair, Severity, State};
+use aziot_core::time::UnixTime;
 
-use super::super::error::Error;
 use super::super::Certd;
+use super::super::error::Error;
 use super::identity::{self, Found, Loss, now};
 use super::issue::Order;
 use super::plan::{self, Names, Owner, unusable};
@@ -29,6 +29,8 @@ pub struct Known {
     pub id: Option<Id>,
     /// Why it could not be renewed, or registered, when that was tried last.
     pub last_error: Option<String>,
+    /// How its renewal stands, and since when, if there is something to say.
+    pub state: Option<(RenewalState, UnixTime)>,
     /// Who decides how it is renewed; nobody if it is not configured any more.
     owner: Option<Owner>,
     /// A rotation waits or is under way.
@@ -60,6 +62,7 @@ impl Known {
             names,
             id: None,
             last_error: None,
+            state: None,
             owner: None,
             rotating: None,
             again: false,
@@ -67,6 +70,12 @@ impl Known {
             waiting: Vec::new(),
             told_refusal: false,
         }
+    }
+
+    /// Whether it is getting another certificate.
+    #[must_use]
+    pub fn rotating(&self) -> bool {
+        self.rotating.is_some()
     }
 }
 
@@ -101,7 +110,10 @@ impl Est {
             self.known.push(Known::new(names.clone()));
             self.known.len() - 1
         });
-        #[allow(clippy::indexing_slicing, reason = "it was just found, or added at the end")]
+        #[allow(
+            clippy::indexing_slicing,
+            reason = "it was just found, or added at the end"
+        )]
         &mut self.known[at]
     }
 
@@ -143,7 +155,10 @@ impl Est {
             }
             Err(error) => {
                 let reason = error.one_line();
-                log::warn!("Failed to add {} to cert auto-renewal: {reason}", names.cert);
+                log::warn!(
+                    "Failed to add {} to cert auto-renewal: {reason}",
+                    names.cert
+                );
                 known.last_error = Some(reason);
             }
             Ok(Some(found)) => {
@@ -243,7 +258,11 @@ impl Est {
                 let reason = error.one_line();
                 known.last_error = Some(reason.clone());
                 let outcome = self.engine.failed(id, Failure::Retryable, now(), random());
-                for message in outcome.messages(&cert, &reason, false).into_iter().flatten() {
+                for message in outcome
+                    .messages(&cert, &reason, false)
+                    .into_iter()
+                    .flatten()
+                {
                     log(&message);
                 }
             }
@@ -294,7 +313,10 @@ impl Est {
             Ok(subject) => subject,
             Err(error) => return Self::conclude(order, Err(error), cx),
         };
-        log::info!("The EST identity {} has to be established: {loss}.", names.cert);
+        log::info!(
+            "The EST identity {} has to be established: {loss}.",
+            names.cert
+        );
         known.rotating = Some(Occasion::Need);
         let task = Task {
             names,
@@ -450,7 +472,11 @@ impl Est {
     /// A client has written or deleted this certificate.
     pub(super) fn identity_changed(&mut self, cert: &str, cx: &mut Context<'_, Certd>) {
         let mut changed = Vec::new();
-        for known in self.known.iter_mut().filter(|known| known.names.cert == cert) {
+        for known in self
+            .known
+            .iter_mut()
+            .filter(|known| known.names.cert == cert)
+        {
             known.changes += 1;
             if known.rotating.is_some() {
                 known.again = true;

@@ -241,11 +241,18 @@ impl Work<'_> {
             Ok(None) if entry.is_none() => return nothing,
             Ok(None) => return self.retry("failed to read cert chain: not found"),
             Err(error) => {
-                return self.retry(format_args!("failed to read cert chain: {}", error.one_line()));
+                return self.retry(format_args!(
+                    "failed to read cert chain: {}",
+                    error.one_line()
+                ));
             }
         };
-        let parsed = Chain::parse(&pem)
-            .and_then(|chain| chain.renewal().map(|leaf| (chain, leaf)).map_err(ChainError::from));
+        let parsed = Chain::parse(&pem).and_then(|chain| {
+            chain
+                .renewal()
+                .map(|leaf| (chain, leaf))
+                .map_err(ChainError::from)
+        });
         let (chain, leaf) = match parsed {
             Ok(parsed) => parsed,
             // Whatever was there, it was no identity.
@@ -299,7 +306,9 @@ impl Work<'_> {
     /// Moves the temporary key onto *K*, and sees that it got there: a key library may not be able to.
     fn move_key(&self, chain: Option<&Chain>) -> Result<(), keys::Error> {
         let (tools, names) = (&self.shared.tools, &self.task.names);
-        tools.keys.move_key_pair(&names.temporary_key(), &names.key)?;
+        tools
+            .keys
+            .move_key_pair(&names.temporary_key(), &names.key)?;
         match keys::load(tools, &names.key)? {
             Some(key) if chain.is_some_and(|chain| chain.is_for(&key)) => Ok(()),
             _ => Err(keys::Error::NotMoved),
@@ -401,7 +410,9 @@ impl Work<'_> {
             .and_then(|request| request.verify(&*leaf_key?))
             .map_err(|error| error.to_string())?;
         if !proven {
-            return Err("the key pair does not make signatures that fit its public half".to_owned());
+            return Err(
+                "the key pair does not make signatures that fit its public half".to_owned(),
+            );
         }
         let pem = chain.pem().map_err(|error| error.to_string())?;
         Ok(Text { chain, pem })
@@ -410,10 +421,12 @@ impl Work<'_> {
     /// The new certificate is worth having. That it is for the new key is known already.
     fn verify(&mut self) -> Answer {
         let leaf = self.new_leaf();
-        let consistent = self.new.as_ref().is_some_and(|new| new.chain.is_consistent());
-        let schedule = leaf.map(|leaf| {
-            Schedule::new(&self.task.policy, leaf.not_before, leaf.not_after, now())
-        });
+        let consistent = self
+            .new
+            .as_ref()
+            .is_some_and(|new| new.chain.is_consistent());
+        let schedule = leaf
+            .map(|leaf| Schedule::new(&self.task.policy, leaf.not_before, leaf.not_after, now()));
         match schedule {
             Some(Ok(_)) if consistent => Answer::Done,
             Some(Ok(_)) => self.retry(
@@ -456,9 +469,8 @@ impl Work<'_> {
         let Ok(stored) = self.shared.read(&self.task.names.cert) else {
             return Answer::Failed(Failure::Retryable);
         };
-        let is = |text: &Option<Text>| {
-            stored.as_deref() == text.as_ref().map(|text| text.pem.as_str())
-        };
+        let is =
+            |text: &Option<Text>| stored.as_deref() == text.as_ref().map(|text| text.pem.as_str());
         Answer::Stored(if is(&self.new) {
             Stored::New
         } else if is(&self.old) || self.old.is_none() || self.reason == CHANGED {

@@ -9,5 +9,7 @@ pub fn settings(text: &str) -> Settings {
     let mut merged = Merged::new();
     let text = format!("homedir_path = \"/nonexistent\"\n{text}");
     merged.add("certd.toml", &text).unwrap();
-    Settings::read(&merged, &Places::default()).unwrap().settings
+    Settings::read(&merged, &Places::default())
+        .unwrap()
+        .settings
 }
