@@ -22,7 +22,7 @@ pub enum Failure {
     /// The server was asked, or could not be.
     Server {
         /// What it did.
-        failure: est::Failure,
+        failure: Box<est::Failure>,
         /// What the way to it did, if it was not answered.
         way: Option<client::Error>,
     },
@@ -100,7 +100,7 @@ pub fn enrol(
                 let failure = failure.clone();
                 let unanswered = matches!(failure.error, est::Error::NotAnswered(_));
                 return Err(Failure::Server {
-                    failure,
+                    failure: Box::new(failure),
                     way: way.filter(|_| unanswered),
                 });
             }
