@@ -36,6 +36,7 @@ demo: release ## Show the main job, step by step, in a throw-away root
 
 .PHONY: test
 test: deps ## Run all tests that need no emulated machine
+	scripts/certificate-lint --install
 	cargo build --workspace --all-targets $(TEST_FEATURES)
 	@if cargo nextest --version >/dev/null 2>&1; then \
 	    echo "cargo nextest run --workspace $(TEST_FEATURES)"; \

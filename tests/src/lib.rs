@@ -3,11 +3,14 @@
 
 pub mod back_end;
 pub mod binaries;
+pub mod certd;
 pub mod client;
 pub mod daemon;
 pub mod fixture;
+pub mod gate;
 pub mod openapi;
 pub mod pki;
+pub mod proxy;
 pub mod root;
 pub mod simulator;
 pub mod soak;

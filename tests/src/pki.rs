@@ -74,15 +74,27 @@ impl Authority {
     /// # Errors
     /// When a file cannot be read or written, or holds something else.
     pub fn open(directory: &Path, common_name: &str) -> Result<Self, Error> {
-        let certificate_path = directory.join("ca.pem");
-        let key_path = directory.join("ca-key.pem");
+        Self::open_as(directory, "ca", || Self::new(common_name))
+    }
+
+    /// As [`open`](Self::open), kept as `STEM.pem` and `STEM-key.pem`, and made by `make`.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub fn open_as(
+        directory: &Path,
+        stem: &str,
+        make: impl FnOnce() -> Result<Self, Error>,
+    ) -> Result<Self, Error> {
+        let certificate_path = directory.join(format!("{stem}.pem"));
+        let key_path = directory.join(format!("{stem}-key.pem"));
         if certificate_path.exists() && key_path.exists() {
             return Ok(Self {
                 certificate: X509::from_pem(&read(&certificate_path)?)?,
                 key: PKey::private_key_from_pem(&read(&key_path)?)?,
             });
         }
-        let authority = Self::new(common_name)?;
+        let authority = make()?;
         write(&certificate_path, &authority.certificate_pem()?, 0o644)?;
         write(&key_path, &authority.key.private_key_to_pem_pkcs8()?, 0o600)?;
         Ok(authority)
@@ -100,6 +112,67 @@ impl Authority {
     /// When OpenSSL cannot encode it.
     pub fn certificate_pem(&self) -> Result<Vec<u8>, Error> {
         Ok(self.certificate.to_pem()?)
+    }
+
+    /// An authority below this one, with the same lifetime and a new key.
+    ///
+    /// # Errors
+    /// When OpenSSL cannot make the key or the certificate.
+    pub fn issue_authority(&self, common_name: &str) -> Result<Self, Error> {
+        let key = new_key()?;
+        let validity = Validity::days_from_now(-1, AUTHORITY_DAYS);
+        let mut builder = base(
+            &name(common_name)?,
+            self.certificate.subject_name(),
+            &key,
+            validity,
+        )?;
+        builder.append_extension(BasicConstraints::new().critical().ca().pathlen(0).build()?)?;
+        builder.append_extension(
+            KeyUsage::new()
+                .critical()
+                .key_cert_sign()
+                .crl_sign()
+                .build()?,
+        )?;
+        self.sign(&mut builder)?;
+        Ok(Self {
+            certificate: builder.build(),
+            key,
+        })
+    }
+
+    /// Issues a TLS client certificate with a new key.
+    ///
+    /// # Errors
+    /// When OpenSSL cannot make the key or the certificate.
+    pub fn issue_client(&self, common_name: &str, validity: Validity) -> Result<Identity, Error> {
+        let key = new_key()?;
+        let subject = name(common_name)?;
+        let mut builder = base(&subject, self.certificate.subject_name(), &key, validity)?;
+        builder.append_extension(BasicConstraints::new().critical().build()?)?;
+        builder.append_extension(KeyUsage::new().critical().digital_signature().build()?)?;
+        builder.append_extension(ExtendedKeyUsage::new().client_auth().build()?)?;
+        self.sign(&mut builder)?;
+        Ok(Identity {
+            certificate: builder.build(),
+            key,
+        })
+    }
+
+    /// Adds the key identifiers of subject and authority to a certificate (RFC 5280 section 4.2.1) unless it has them, and
+    /// signs it with SHA-256.
+    ///
+    /// # Errors
+    /// When OpenSSL refuses.
+    pub fn sign(&self, builder: &mut X509Builder) -> Result<(), Error> {
+        let context = builder.x509v3_context(Some(&self.certificate), None);
+        let own = SubjectKeyIdentifier::new().build(&context)?;
+        let authority = AuthorityKeyIdentifier::new().keyid(true).build(&context)?;
+        builder.append_extension(own)?;
+        builder.append_extension(authority)?;
+        builder.sign(&self.key, MessageDigest::sha256())?;
+        Ok(())
     }
 
     /// Issues a server certificate for `names`, with a new key.

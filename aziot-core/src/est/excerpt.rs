@@ -140,7 +140,7 @@ mod tests {
             ("<style>x", ""),
             (
                 &long,
-                "word word word word word word word word word word word word word word word word word…",
+                "word word word word word word word word word word word word word word word word word …",
             ),
         ] {
             assert_eq!(Excerpt::new(text.as_bytes()).as_str(), shown, "{text}");

@@ -24,6 +24,8 @@ mod enrolment;
 mod excerpt;
 mod pem;
 mod pkcs7;
+#[cfg(test)]
+mod tests;
 
 use core::fmt;
 

@@ -38,6 +38,14 @@ PUT    /devices/ID              {\"key\":\"<base64>\"}, and if wanted secondaryK
 DELETE /devices/ID?hub=HUB
 PUT    /devices/ID/modules/ID   {} or hub, managedBy, authType, key: made anew, as by another tool
 DELETE /devices/ID/modules/ID?hub=HUB
+PUT    /est/REALM               EST below https://HOST/REALM/: {} or basic {\"username\":..,\"password\":..},
+                                client (\"none\" | \"any\" | \"bootstrap\" | \"issued\"), lifetime and backdate (seconds),
+                                reenroll, csrAttributes (OIDs), pending (202 answers), retryAfter,
+                                form (\"base64\" | \"ragged\" | \"oneLine\" | \"der\" | \"pem\"),
+                                yields (\"leaf\" | \"chain\" | \"reversed\" | \"otherKey\" | \"empty\" | \"noContent\" |
+                                \"garbage\"), contentType. What was issued is in the state; the authorities are in
+                                est-root.pem and est-int.pem, a bootstrap identity in est-bootstrap.pem (-key.pem)
+DELETE /est/REALM
 GET    /faults                  those that wait
 POST   /faults                  {\"action\":ACTION}, and if wanted route, method, path (with *), skip, count
 DELETE /faults
@@ -56,7 +64,8 @@ ACTION, for requests: \"hang\" | \"reset\" | \"loseAnswer\" (served, then reset)
   {\"throttle\":{\"retryAfter\":N}} | {\"respond\":{\"status\":N,\"headers\":{...},\"body\":\"<html>\" or JSON}}
 ACTION, for connections: \"hangConnection\" | \"resetConnection\" | \"untrustedCertificate\" |
   \"expiredCertificate\" | \"wrongName\"
-Routes: register, poll, module-create, module-keys, module-get, module-list, module-delete, events, unknown
+Routes: register, poll, module-create, module-keys, module-get, module-list, module-delete, events,
+  est-cacerts, est-csrattrs, est-simpleenroll, est-simplereenroll, unknown
 Ids in paths are percent-encoded. Errors are {\"message\":\"...\"}.
 ";
 
@@ -237,6 +246,12 @@ fn answer(target: &Target, request: &Request) -> Result<Response, Response> {
             let hub = query(request, "hub")?;
             existed(shared.world().remove_module(hub.as_deref(), device, id))
         }
+        ("PUT", ["est", realm]) => {
+            let rules = body(request)?;
+            shared.world().est.realms.insert((*realm).to_owned(), rules);
+            done()
+        }
+        ("DELETE", ["est", realm]) => existed(shared.world().est.realms.remove(*realm).is_some()),
         ("GET", ["faults"]) => Ok(Response::json(200, &json!(shared.world().faults.waiting()))),
         ("POST", ["faults"]) => {
             let fault: Fault = body(request)?;

@@ -20,6 +20,8 @@ pub struct Request {
     pub headers: Vec<(String, String)>,
     /// The body.
     pub body: Vec<u8>,
+    /// The certificates that the client presented in TLS, its own first, in DER; whether they are good is not looked at.
+    pub client: Vec<Vec<u8>>,
     /// What a lenient server would overlook: deviations in the syntax of the head.
     pub syntax: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! The simulator: the Device Provisioning Service (DPS) and IoT Hub on one TLS port of the loopback interface.
+//! The simulator: the Device Provisioning Service (DPS), IoT Hub and an EST server on one TLS port of the loopback interface.
 //!
 //! It is strict. Every request of the daemon is held against what the daemon has to send: the HTTP head, the
 //! api-version, the encoding of the path, the shared access signature down to its canonical form, the members of
@@ -14,11 +14,14 @@
 //! device or module, whose resource is `hub/devices/d[/modules/m]`, check its signature against the keys that the
 //! hub has, and answer 204. Such a token may be valid for a day.
 //!
-//! Not simulated: TPM and X.509 attestation, client certificates, twins, MQTT and AMQP.
+//! Clients are asked for a certificate; only EST looks at it.
+//!
+//! Not simulated: TPM and X.509 attestation, twins, MQTT and AMQP.
 
 pub mod clock;
 pub mod control;
 pub mod dps;
+pub mod est;
 pub mod fault;
 pub mod http;
 pub mod hub;
@@ -94,6 +97,7 @@ impl Simulator {
             config.scope_id.clone(),
             own_hosts,
             gateways,
+            est::Authorities::open(directory)?,
         );
         let shared = Arc::new(Shared::new(world, certificates, config.verbose));
         let listener = Listener::start(Arc::clone(&shared), socket)
@@ -202,6 +206,30 @@ impl Simulator {
     /// Removes a module from the simulator's own hub; false if it was not there.
     pub fn remove_module(&self, device: &str, id: &str) -> bool {
         self.world().remove_module(None, device, id)
+    }
+
+    /// The base URL of an EST realm.
+    #[must_use]
+    pub fn est_url(&self, realm: &str) -> String {
+        format!("https://localhost:{}/{realm}", self.port)
+    }
+
+    /// Adds or replaces an EST realm.
+    pub fn set_realm(&self, path: &str, realm: est::Realm) {
+        self.world().est.realms.insert(path.to_owned(), realm);
+    }
+
+    /// What EST has issued, oldest first.
+    #[must_use]
+    pub fn issued(&self) -> Vec<est::Issued> {
+        self.world().est.issued.clone()
+    }
+
+    /// Waits until EST has issued `count` certificates in all; false if it has not within `timeout`.
+    #[must_use]
+    pub fn wait_for_issued(&self, count: usize, timeout: Duration) -> bool {
+        self.shared
+            .wait_until(timeout, |world| world.est.issued.len() >= count)
     }
 
     /// Adds a fault behind those that wait.

@@ -1,10 +1,15 @@
 //! Which resource a request is for.
 
+use super::est::Operation;
 use super::http::Request;
 use super::token::{percent_decode, percent_encode};
 
 /// The names of all routes, as faults and the log use them.
 pub const NAMES: &[&str] = &[
+    "est-cacerts",
+    "est-csrattrs",
+    "est-simpleenroll",
+    "est-simplereenroll",
     "events",
     "module-create",
     "module-delete",
@@ -19,6 +24,13 @@ pub const NAMES: &[&str] = &[
 /// The resource of a request, ids decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {
+    /// `/{realm}/{operation}` of EST; a realm is one or more segments.
+    Est {
+        /// The path above the operation, without slashes at its ends.
+        realm: String,
+        /// The operation.
+        operation: Operation,
+    },
     /// `POST /devices/{d}[/modules/{m}]/messages/events`: what a device or module itself would call.
     Events {
         /// Device id.
@@ -74,6 +86,15 @@ impl Route {
             return Self::Unknown;
         }
         let own = |text: &str| text.to_owned();
+        if let [realm @ .., last] = segments.as_slice()
+            && !realm.is_empty()
+            && let Some(operation) = Operation::named(last)
+        {
+            return Self::Est {
+                realm: realm.join("/"),
+                operation,
+            };
+        }
         match segments.as_slice() {
             ["devices", device, "messages", "events"] => Self::Events {
                 device: own(device),
@@ -113,6 +134,7 @@ impl Route {
     #[must_use]
     pub fn name(&self, request: &Request) -> &'static str {
         match self {
+            Self::Est { operation, .. } => operation.route_name(),
             Self::Events { .. } => "events",
             Self::Module { .. } => match request.method.as_str() {
                 "DELETE" => "module-delete",
@@ -131,12 +153,19 @@ impl Route {
     #[must_use]
     pub fn methods(&self) -> &'static [&'static str] {
         match self {
+            Self::Est { operation, .. } => operation.methods(),
             Self::Events { .. } => &["POST"],
             Self::Module { .. } => &["DELETE", "GET", "PUT"],
             Self::Modules { .. } | Self::Poll { .. } => &["GET"],
             Self::Register { .. } => &["PUT"],
             Self::Unknown => &[],
         }
+    }
+
+    /// Whether it is a resource of EST.
+    #[must_use]
+    pub fn is_est(&self) -> bool {
+        matches!(self, Self::Est { .. })
     }
 
     /// Whether it is a resource of DPS.

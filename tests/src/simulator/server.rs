@@ -8,7 +8,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use openssl::ssl::{SslAcceptor, SslMethod, SslStream};
+use openssl::ssl::{SslAcceptor, SslMethod, SslSessionCacheMode, SslStream, SslVerifyMode};
+use openssl::x509::X509;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use super::clock::Clock;
@@ -49,6 +50,11 @@ impl Certificates {
         builder.set_certificate(&identity.certificate)?;
         builder.set_private_key(&identity.key)?;
         builder.check_private_key()?;
+        // Clients are asked who they are; whether the answer is good, the services say.
+        builder.set_verify_callback(SslVerifyMode::PEER, |_, _| true);
+        // A resumed session would not bring the chain of the client along.
+        builder.set_session_cache_mode(SslSessionCacheMode::OFF);
+        builder.set_num_tickets(0)?;
         Ok(builder.build())
     }
 }
@@ -354,9 +360,13 @@ impl Connection {
 
     fn serve(&self, mut tls: SslStream<&TcpStream>, stream: &TcpStream) {
         let mut spare = Vec::new();
+        let client = presented(&tls);
         loop {
             let request = match Request::read(&mut tls, &mut spare) {
-                Ok(Some(request)) => request,
+                Ok(Some(request)) => Request {
+                    client: client.clone(),
+                    ..request
+                },
                 Ok(None) => break,
                 Err(ReadError::Io(error)) => {
                     self.shared
@@ -468,6 +478,17 @@ impl Drop for Connection {
         lock(&self.shared.connections).open.remove(&self.number);
         self.shared.ended.notify_all();
     }
+}
+
+/// The certificates that the client presented, its own first, in DER.
+fn presented(tls: &SslStream<&TcpStream>) -> Vec<Vec<u8>> {
+    let own: Option<X509> = tls.ssl().peer_certificate();
+    let above = tls.ssl().peer_cert_chain().into_iter().flatten();
+    let own = own
+        .iter()
+        .filter_map(|certificate| certificate.to_der().ok());
+    own.chain(above.filter_map(|certificate| certificate.to_der().ok()))
+        .collect()
 }
 
 /// Reads and forgets until the client gives up.

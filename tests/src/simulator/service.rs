@@ -12,7 +12,7 @@ use super::route::{Route, path_problem};
 use super::settings::{Early, Framing};
 use super::token::{Token, TokenError, encode_audience};
 use super::world::World;
-use super::{dps, hub};
+use super::{dps, est, hub};
 
 /// An answer that refuses, and why.
 #[derive(Debug)]
@@ -213,7 +213,10 @@ fn check_shape(clock: &Clock, route: &Route, request: &Request) -> Option<Refusa
             violation: true,
         });
     }
-    let mut problems = request.shape_problems();
+    let mut problems = match route {
+        Route::Est { operation, .. } => est::shape_problems(request, *operation),
+        _ => request.shape_problems(),
+    };
     problems.extend(path_problem(request.path()));
     if !route.methods().contains(&request.method.as_str()) {
         problems.push(format!("method {} is not understood here", request.method));
@@ -224,7 +227,7 @@ fn check_shape(clock: &Clock, route: &Route, request: &Request) -> Option<Refusa
         hub::API_VERSION
     };
     let query = format!("api-version={version}");
-    if request.query() != Some(&query) {
+    if !route.is_est() && request.query() != Some(&query) {
         problems.push(format!(
             "the query has to be {query:?}, not {:?}",
             request.query().unwrap_or_default()
@@ -240,7 +243,13 @@ fn check_shape(clock: &Clock, route: &Route, request: &Request) -> Option<Refusa
 }
 
 fn bad_request(clock: &Clock, route: &Route, problem: &str) -> Refusal {
-    if route.is_dps() {
+    if route.is_est() {
+        Refusal {
+            response: est::text(400, problem),
+            reason: problem.to_owned(),
+            violation: true,
+        }
+    } else if route.is_dps() {
         dps::bad_request(clock, problem)
     } else {
         hub::bad_request(clock, problem)
@@ -249,7 +258,9 @@ fn bad_request(clock: &Clock, route: &Route, problem: &str) -> Refusal {
 
 /// 429 in the service's form.
 fn throttled(clock: &Clock, route: &Route, retry_after: Option<u32>) -> Response {
-    let response = if route.is_dps() {
+    let response = if route.is_est() {
+        est::text(429, "too many requests")
+    } else if route.is_dps() {
         dps::error(
             clock,
             429,
@@ -280,6 +291,7 @@ fn deliver(fault: Option<&Action>, response: Response) -> (Response, Delivery) {
 
 /// A request that was let in.
 enum Checked {
+    Est(est::Admitted),
     Hub(hub::Operation),
     Poll(String),
     Register(Box<dps::Registration>),
@@ -293,6 +305,9 @@ impl Checked {
         request: &Request,
     ) -> Result<Self, Refusal> {
         match route {
+            Route::Est { realm, operation } => {
+                est::check(world, request, realm, *operation).map(Self::Est)
+            }
             Route::Events { device, module } => {
                 hub::check_event(world, clock, request, device, module.as_deref()).map(Self::Hub)
             }
@@ -325,6 +340,7 @@ impl Checked {
 
     fn perform(self, world: &mut World, clock: &Clock) -> Result<Response, Refusal> {
         match self {
+            Self::Est(admitted) => est::perform(world, clock, admitted),
             Self::Hub(operation) => hub::perform(world, clock, operation),
             Self::Poll(operation) => Ok(dps::poll(world, clock, &operation)),
             Self::Register(registration) => Ok(dps::register(world, clock, *registration)),

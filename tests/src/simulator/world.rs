@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::est::{Authorities, Est};
 use super::fault::Faults;
 use super::journal::Journal;
 use super::settings::{Enrolment, Key, NewDevice, NewModule, Settings};
@@ -32,6 +33,8 @@ pub struct World {
     pub groups: BTreeMap<String, Enrolment>,
     /// DPS operations by their id.
     pub operations: BTreeMap<String, Operation>,
+    /// The EST side.
+    pub est: Est,
     /// Devices by hub and device id.
     pub hubs: BTreeMap<String, BTreeMap<String, Device>>,
     /// Misbehaviour that waits.
@@ -51,6 +54,7 @@ impl World {
         scope_id: String,
         own_hosts: Vec<String>,
         gateways: Vec<String>,
+        authorities: Authorities,
     ) -> Self {
         let hub = own_hosts.first().cloned().unwrap_or_default();
         Self {
@@ -61,6 +65,7 @@ impl World {
             enrolments: BTreeMap::new(),
             groups: BTreeMap::new(),
             operations: BTreeMap::new(),
+            est: Est::new(authorities),
             hubs: BTreeMap::from([(hub, BTreeMap::new())]),
             faults: Faults::default(),
             journal: Journal::default(),
@@ -235,6 +240,7 @@ impl World {
             "groups": self.groups,
             "operations": operations,
             "hubs": hubs,
+            "est": self.est.to_json(),
             "faults": self.faults.waiting(),
             "requests": self.journal.last_number(),
             "violations": self.journal.violation_count(),

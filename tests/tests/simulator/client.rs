@@ -11,7 +11,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use aziot_tests::simulator::route::encode_segment;
 use aziot_tests::simulator::token::sign;
 use aziot_tests::simulator::{Config, Simulator};
+use openssl::pkey::{PKey, Private};
 use openssl::ssl::{HandshakeError, SslConnector, SslMethod, SslStream};
+use openssl::x509::X509;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -118,12 +120,28 @@ impl Client {
         }
     }
 
+    /// The same client, which presents a certificate with those above it.
+    pub fn presenting(simulator: &Simulator, key: &PKey<Private>, chain: &[X509]) -> Self {
+        let mut builder = SslConnector::builder(SslMethod::tls_client()).unwrap();
+        builder.set_ca_file(simulator.ca_path()).unwrap();
+        builder.set_certificate(&chain[0]).unwrap();
+        builder.set_private_key(key).unwrap();
+        for certificate in &chain[1..] {
+            builder.add_extra_chain_cert(certificate.clone()).unwrap();
+        }
+        Self {
+            connector: builder.build(),
+            port: simulator.port(),
+            timeout: TIMEOUT,
+        }
+    }
+
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    fn hub(&self) -> String {
+    pub fn hub(&self) -> String {
         format!("localhost:{}", self.port)
     }
 
@@ -326,6 +344,10 @@ impl Answer {
             .iter()
             .find(|(n, _)| n.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str())
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        &self.body
     }
 
     pub fn text(&self) -> String {

@@ -2,6 +2,7 @@
 
 mod client;
 mod dps;
+mod est;
 mod faults;
 mod hub;
 mod program;
