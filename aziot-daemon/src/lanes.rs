@@ -26,13 +26,15 @@ pub enum Lane {
     Sibling,
     /// IoT Hub, for clients.
     Cloud,
+    /// EST servers. Eight threads: two for each authority, so that three that do not answer leave room for a fourth.
+    Enrolment,
     /// The provisioning procedure, of which there is one at a time. It has a thread of its own, so that a hub that keeps
     /// clients waiting does not keep the device from asking DPS for another.
     Provisioning,
 }
 
 impl Lane {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Local,
         Self::Generate,
         Self::Token,
@@ -40,6 +42,7 @@ impl Lane {
         Self::Library,
         Self::Sibling,
         Self::Cloud,
+        Self::Enrolment,
         Self::Provisioning,
     ];
 
@@ -48,6 +51,7 @@ impl Lane {
             Self::Local => 2,
             Self::Generate | Self::Report | Self::Library | Self::Provisioning => 1,
             Self::Token | Self::Sibling | Self::Cloud => 4,
+            Self::Enrolment => 8,
         }
     }
 
@@ -60,6 +64,7 @@ impl Lane {
             Self::Library => "library",
             Self::Sibling => "sibling",
             Self::Cloud => "cloud",
+            Self::Enrolment => "enrolment",
             Self::Provisioning => "provisioning",
         }
     }

@@ -32,6 +32,8 @@ pub struct Timing {
     pub handle_reuse: Duration,
     /// How long the first request after a loss of the hub waits for it.
     pub hub_probe: Duration,
+    /// An enrolment at an EST server as a whole, from the request for it or from its own beginning.
+    pub enrolment: Duration,
     /// How long the key library may take to tell about its keys and tokens. Those that work answer in milliseconds.
     pub report: Duration,
     /// Factor on seconds that protocols ask for: pauses between polls, throttling, back-off.
@@ -54,6 +56,7 @@ impl Timing {
         held: Duration::from_secs(120),
         handle_reuse: Duration::from_secs(1),
         hub_probe: Duration::from_secs(2),
+        enrolment: Duration::from_secs(60),
         report: Duration::from_secs(5),
         scale: 1.0,
     };
@@ -97,6 +100,7 @@ impl Timing {
             held: s(self.held),
             handle_reuse: s(self.handle_reuse),
             hub_probe: s(self.hub_probe),
+            enrolment: s(self.enrolment),
             report: s(self.report),
             scale: by,
         }

@@ -16,9 +16,10 @@ use super::error::{Class, Error};
 use super::hub::{Failure, Hub, Kind, Module, ModuleKeys};
 use super::link::Sign;
 use super::tools::Tools;
-use super::{Event, clock, random};
+use super::{Event, clock};
 use crate::client::{self, Request, Response};
 use crate::lanes::Done;
+use crate::sys::random;
 
 /// Room for a request target: two ids and the rest, every byte of an id encoded.
 const TARGET: usize = 2048;
