@@ -8,9 +8,10 @@ pub mod client;
 pub mod daemon;
 pub mod fixture;
 pub mod gate;
+pub mod http_proxy;
 pub mod openapi;
 pub mod pki;
-pub mod proxy;
+
 pub mod root;
 pub mod simulator;
 pub mod soak;
