@@ -8,6 +8,7 @@ pub mod daemon;
 pub mod fixture;
 pub mod openapi;
 pub mod pki;
+pub mod proxy;
 pub mod root;
 pub mod simulator;
 pub mod soak;

@@ -4,14 +4,13 @@
 #![allow(unsafe_code, reason = "functions that the openssl crate lacks")]
 
 use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aziot_daemon::client::{Identity, KeyHandle, Request, TlsClient, private_key};
 use aziot_tests::back_end::{BackEnd, Site};
+use aziot_tests::proxy::Proxy;
 use openssl::asn1::Asn1Time;
 use openssl::bn::BigNum;
 use openssl::encrypt::{Decrypter, Encrypter};
@@ -349,52 +348,18 @@ fn errors_say_what_to_do() {
     assert!(error.to_string().contains("could not connect"), "{error}");
 }
 
-/// A way to the Keys Service that writes down what is asked.
-fn recorded(service: PathBuf, at: &Path) -> Arc<Mutex<Vec<String>>> {
-    let requests = Arc::new(Mutex::new(Vec::new()));
-    let seen = Arc::clone(&requests);
-    let listener = UnixListener::bind(at).unwrap();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut client = stream.unwrap();
-            let mut server = UnixStream::connect(&service).unwrap();
-            let mut back = (server.try_clone().unwrap(), client.try_clone().unwrap());
-            let answers = std::thread::spawn(move || {
-                let _ = std::io::copy(&mut back.0, &mut back.1);
-                let _ = back.1.shutdown(Shutdown::Both);
-            });
-            let mut buffer = [0; 4096];
-            let mut first = true;
-            while let Ok(read) = client.read(&mut buffer) {
-                // The client sends a head at once, so its first line is in the first piece.
-                if std::mem::take(&mut first) {
-                    let piece = String::from_utf8_lossy(&buffer[..read]);
-                    let line = piece.lines().next().unwrap_or_default();
-                    seen.lock().unwrap().push(line.to_owned());
-                }
-                if read == 0 || server.write_all(&buffer[..read]).is_err() {
-                    break;
-                }
-            }
-            let _ = server.shutdown(Shutdown::Write);
-            answers.join().unwrap();
-        }
-    });
-    requests
-}
-
 #[test]
 fn one_request_per_private_operation() {
     let site = Site::new(BackEnd::Files);
     let at = site.keyd.root.join("recorded");
-    let requests = recorded(socket(&site), &at);
-    for (algorithm, path, loading) in [("ec-p256", "/sign", 3), ("rsa-2048", "/encrypt", 3)] {
+    let proxy = Proxy::start(socket(&site), &at);
+    for (algorithm, path) in [("ec-p256", "/sign"), ("rsa-2048", "/encrypt")] {
         let handle = KeyHandle::new(site.pair(algorithm, algorithm));
+        let before = proxy.count();
         let key = private_key(&at, &handle).unwrap();
-        assert_eq!(requests.lock().unwrap().len(), loading, "{requests:?}");
+        assert_eq!(proxy.count(), before + 3, "{proxy:?}");
         let certificate = certificate(&key);
-        let before = requests.lock().unwrap().len();
-        assert_eq!(before, loading + 1, "{requests:?}");
+        assert_eq!(proxy.count(), before + 4, "{proxy:?}");
         let version = SslVersion::TLS1_3;
         handshake(
             version,
@@ -402,11 +367,9 @@ fn one_request_per_private_operation() {
             &(certificate, key),
         )
         .unwrap();
-        let during = requests.lock().unwrap().split_off(before);
         // One for each side.
-        let expected = format!("POST {path}?api-version=2021-05-01 HTTP/1.1");
-        assert_eq!(during, [expected.clone(), expected]);
-        requests.lock().unwrap().clear();
+        let expected = vec![format!("POST {path}?api-version=2021-05-01 HTTP/1.1")];
+        assert_eq!(proxy.since(before + 4), [expected.clone(), expected]);
     }
 }
 
