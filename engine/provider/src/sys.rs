@@ -132,6 +132,7 @@ unsafe extern "C" {
     pub fn ERR_new();
     pub fn ERR_set_debug(file: *const c_char, line: c_int, func: *const c_char);
     pub fn ERR_set_error(lib: c_int, reason: c_int, fmt: *const c_char, ...);
+    pub fn ERR_add_error_data(num: c_int, ...);
     pub fn ERR_get_next_error_library() -> c_int;
     pub fn ERR_load_strings_const(strings: *const ERR_STRING_DATA) -> c_int;
     pub fn ERR_peek_last_error_all(
