@@ -9,6 +9,7 @@ use std::process::{Command, Output, Stdio};
 
 use aziot_tests::back_end::{BackEnd, Site, bytes};
 use aziot_tests::binaries;
+use aziot_tests::softhsm::SoftHsm;
 use openssl::bn::{BigNum, BigNumContext};
 use openssl::ec::{EcGroup, EcKey, EcPoint};
 use openssl::nid::Nid;
@@ -386,4 +387,85 @@ fn ke_08_copies_in_every_order() {
         rsa,
     ]);
     succeed(&mut checked);
+}
+
+/// The engine of OpenSC's libp11 beside ours: its keys in a token of SoftHSM and ours in the Keys Service sign in turns,
+/// whichever is loaded first, registered, or the default. Keys of neither are not disturbed.
+#[test]
+fn beside_the_pkcs11_engine() {
+    let bench = Bench::new();
+    let root = &bench.site.keyd.root;
+    let directory = bench.done("version -e", "");
+    let directory = directory
+        .trim()
+        .trim_start_matches("ENGINESDIR: ")
+        .trim_matches('"');
+    let theirs = PathBuf::from(directory).join("pkcs11.so");
+    assert!(
+        theirs.exists(),
+        "{} is missing; `make test` installs libengine-pkcs11-openssl",
+        theirs.display()
+    );
+    symlink(theirs, bench.path("engines/pkcs11.so")).unwrap();
+    let token = SoftHsm::new(&root.join("softhsm")).initialize("Others");
+    for (kind, label) in [("EC:prime256v1", "their-ec"), ("rsa:2048", "their-rsa")] {
+        token.tool(&["--keypairgen", "--key-type", kind, "--label", label]);
+    }
+    let program = binaries::compile_program(
+        "two_engines.c",
+        &[],
+        &["-lcrypto"],
+        root.path(),
+        "two-engines",
+    );
+    let ours = ["aziot_keys", &bench.handles[0], "aziot-keys:id=rsa-2048"];
+    let (ec, rsa) = (token.uri(Some("their-ec")), token.uri(Some("their-rsa")));
+    let theirs = ["pkcs11", &ec, &rsa];
+    let with_token = |mut command: Command| {
+        command
+            .env("PKCS11_MODULE_PATH", token.module())
+            .envs(token.envs().iter().map(|(name, value)| (name, value)));
+        command
+    };
+    for order in [[ours, theirs], [theirs, ours]] {
+        let mut command = with_token(bench.program(program.to_str().unwrap()));
+        succeed(command.args(order.concat()));
+    }
+
+    // Both in one configuration, in both orders.
+    let section = |name: &str| {
+        let file = bench.path(&format!("engines/{name}.so"));
+        format!("[{name}]\ndynamic_path = {}\ninit = 1\n", file.display())
+    };
+    fs::write(bench.path("digest"), [7; 32]).unwrap();
+    for [first, second] in [["aziot_keys", "pkcs11"], ["pkcs11", "aziot_keys"]] {
+        let configuration = format!(
+            "openssl_conf = init\n[init]\nengines = engines\n[engines]\n{first} = {first}\n{second} = {second}\n{}{}",
+            section(first),
+            section(second)
+        );
+        fs::write(bench.path("openssl.cnf"), configuration).unwrap();
+        for (engine, key) in [
+            ("aziot_keys", "aziot-keys:id=ec-p256"),
+            ("aziot_keys", "aziot-keys:id=rsa-2048"),
+            ("pkcs11", &ec),
+            ("pkcs11", &rsa),
+        ] {
+            let run = |line: &str| {
+                let mut command = with_token(bench.openssl(line, key));
+                succeed(command.env("OPENSSL_CONF", bench.path("openssl.cnf")))
+            };
+            run(&format!(
+                "req -x509 -engine {engine} -keyform engine -key KEY -subj /CN=x -days 2 -out cert"
+            ));
+            bench.done("verify -CAfile cert cert", "");
+            run(&format!(
+                "pkeyutl -sign -engine {engine} -keyform engine -inkey KEY -in digest -out signature"
+            ));
+            bench.done(
+                "pkeyutl -verify -certin -inkey cert -in digest -sigfile signature",
+                "",
+            );
+        }
+    }
 }
