@@ -9,6 +9,7 @@
 #include <openssl/core_names.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
+#include <openssl/pem.h>
 #include <openssl/provider.h>
 #include <openssl/rsa.h>
 #include <openssl/store.h>
@@ -285,6 +286,49 @@ static void check_halves(const char *uri)
 	ERR_clear_error();
 }
 
+/* The URI in a PEM file, beside something else. */
+static void check_files(const char *uri)
+{
+	static const char *const halves[] = { "", ";type=private", ";type=public" };
+
+	for (size_t i = 0; i < sizeof halves / sizeof *halves; i++) {
+		BIO *file = BIO_new(BIO_s_mem());
+		char text[2048];
+		EVP_PKEY *key, *public, *same = loaded(uri);
+		int len = snprintf(text, sizeof text, "%s%s", uri, halves[i]);
+
+		CHECK(file && len > 0 && (size_t)len < sizeof text);
+		CHECK(PEM_write_bio(file, "SOMETHING ELSE", "", message, sizeof message) > 0);
+		CHECK(PEM_write_bio(file, "AZIOT KEYS URI", "", (unsigned char *)text, len) > 0);
+		CHECK(PEM_write_bio(file, "SOMETHING ELSE", "", message, sizeof message) > 0);
+		CHECK(BIO_set_mem_eof_return(file, 0) == 1);
+		key = PEM_read_bio_PrivateKey(file, NULL, NULL, NULL);
+		CHECK((key == NULL) == (i == 2));
+		if (key)
+			check_signs(key);
+		EVP_PKEY_free(key);
+		ERR_clear_error();
+		BIO_free(file);
+
+		file = BIO_new(BIO_s_mem());
+		CHECK(file && PEM_write_bio(file, "AZIOT KEYS URI", "", (unsigned char *)text, len) > 0);
+		public = PEM_read_bio_PUBKEY(file, NULL, NULL, NULL);
+		CHECK(public && EVP_PKEY_eq(public, same) == 1);
+		EVP_PKEY_free(public);
+		EVP_PKEY_free(same);
+		BIO_free(file);
+		ERR_clear_error();
+	}
+	/* What is in it is none. */
+	for (size_t i = 0; i < 2; i++) {
+		BIO *file = BIO_new(BIO_s_mem());
+		CHECK(file && PEM_write_bio(file, "AZIOT KEYS URI", "", (const unsigned char *)"\xff\0x", i ? 3 : 1) > 0);
+		CHECK(PEM_read_bio_PrivateKey(file, NULL, NULL, NULL) == NULL && ERR_peek_error() != 0);
+		ERR_clear_error();
+		BIO_free(file);
+	}
+}
+
 static void *sign_some(void *key)
 {
 	for (int i = 0; i < 5; i++)
@@ -367,6 +411,7 @@ int main(int argc, char **argv)
 		check_operations(uri);
 		check_contexts(uri, rsa);
 		check_halves(uri);
+		check_files(uri);
 		check_threads_and_processes(uri);
 		check_lifetimes(uri);
 	}
