@@ -235,7 +235,7 @@ fn ke_04_digests() {
     }
 }
 
-/// A certificate of a key's own, and one for another key.
+/// A certificate of a key's own, a request for another one, and a signed message.
 #[test]
 fn certificates() {
     let bench = Bench::new();
@@ -251,6 +251,14 @@ fn certificates() {
             handle,
         );
         bench.done("req -in request -verify -noout", "");
+        let signed =
+            "cms -sign -nodetach -binary -in message -signer cert -outform PEM -out signed";
+        bench.done(
+            &format!("{signed} -engine aziot_keys -keyform engine -inkey KEY"),
+            handle,
+        );
+        let verify = "cms -verify -in signed -inform PEM -CAfile cert -purpose any";
+        assert_eq!(bench.done(verify, ""), "hello\n", "{algorithm}");
     }
 }
 

@@ -272,6 +272,45 @@ fn curl_and_nginx_with_named_keys() {
     }
 }
 
+/// The engine and the provider in one configuration, as the documentation says: `openssl` registers all engines it knows of for
+/// everything, and OpenSSL then uses those for keys of the type, whosever they are. Other programs are not concerned.
+#[test]
+fn the_engine_in_the_same_configuration() {
+    let bench = Bench::new(ORDERS[0]);
+    let both = fs::read_to_string(bench.path("openssl.cnf"))
+        .unwrap()
+        .replacen("[init]\n", "[init]\nengines = engines\n", 1);
+    let engine = binaries::built("libaziot_key_openssl_engine_shared.so");
+    let both = format!(
+        "{both}[engines]\naziot_keys = engine\n[engine]\ndynamic_path = {}\ninit = 1\n",
+        engine.display()
+    );
+    fs::write(bench.path("both.cnf"), both).unwrap();
+    let openssl = |line: &str| {
+        let mut command = bench.program("openssl");
+        command.args(line.split(' '));
+        command.env("OPENSSL_CONF", bench.path("both.cnf"));
+        command.output().unwrap()
+    };
+    let refused = openssl("dgst -sha256 -out signature -sign aziot-keys:id=ec ec.pem");
+    let stderr = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success(), "{stderr}");
+    assert!(
+        stderr.contains("operation not supported for this keytype"),
+        "{stderr}"
+    );
+    // The engine's own keys are used as ever.
+    let done = openssl(
+        "dgst -sha256 -engine aziot_keys -keyform engine -out signature -sign aziot-keys:id=ec ec.pem",
+    );
+    assert!(done.status.success(), "{done:?}");
+    let script = binaries::sources().join("tools/tls_pair.py");
+    let mut python = bench.program("python3");
+    python.arg(script).args(["ec.pem", "ec.key"]);
+    let output = python.env("OPENSSL_CONF", bench.path("both.cnf")).output();
+    assert_talked(&output.unwrap(), "ec");
+}
+
 /// A server that ends with the test, and takes its workers with it.
 struct Server(Child);
 
