@@ -416,8 +416,20 @@ fn beside_the_pkcs11_engine() {
     );
     symlink(theirs, bench.path("engines/pkcs11.so")).unwrap();
     let token = SoftHsm::new(&root.join("softhsm")).initialize("Others");
-    for (kind, label) in [("EC:prime256v1", "their-ec"), ("rsa:2048", "their-rsa")] {
-        token.tool(&["--keypairgen", "--key-type", kind, "--label", label]);
+    // Their engine finds the public half of an EC key by the id that both halves have.
+    for (kind, label, id) in [
+        ("EC:prime256v1", "their-ec", "01"),
+        ("rsa:2048", "their-rsa", "02"),
+    ] {
+        token.tool(&[
+            "--keypairgen",
+            "--key-type",
+            kind,
+            "--label",
+            label,
+            "--id",
+            id,
+        ]);
     }
     let program = binaries::compile_program(
         "two_engines.c",
