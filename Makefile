@@ -64,6 +64,11 @@ test-embedded: deps-embedded $(QEMU_RUN) ## Build the core for Cortex-M and run 
 	@echo "code in that image, in bytes:"
 	@scripts/image-size "$$(ls -t $(TARGET)/firmware/thumbv7m-none-eabi/release/deps/sign-* | grep -v '\.d$$' | head -1)"
 
+.PHONY: test-openssl11
+test-openssl11: deps ## Build for Debian 11 and test with its OpenSSL 1.1: engine, services, TLS (amd64)
+	@scripts/install-deps cross
+	scripts/test-openssl11
+
 .PHONY: bench
 bench: release ## Measure everything that has a goal, beside its floor (BENCH_SECONDS=5)
 	scripts/install-deps bench
