@@ -281,6 +281,14 @@ fn decryption() {
         let message = bench.done(&format!("{decrypt}{options}"), handle);
         assert_eq!(message, "hello\n", "{options}");
     }
+    // The older command, which has no way to name a padding but these.
+    for padding in ["-pkcs", "-oaep"] {
+        let encrypt = "rsautl -encrypt -pubin -inkey rsa-2048.pub -in message -out sealed";
+        bench.done(&format!("{encrypt} {padding}"), "");
+        let decrypt = "rsautl -decrypt -engine aziot_keys -keyform engine -inkey KEY -in sealed";
+        let message = bench.done(&format!("{decrypt} {padding}"), handle);
+        assert_eq!(message, "hello\n", "{padding}");
+    }
     bench.done(
         "req -x509 -config req.cnf -engine aziot_keys -keyform engine -key KEY -subj /CN=x -out cert",
         handle,
