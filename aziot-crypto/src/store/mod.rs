@@ -155,6 +155,13 @@ impl Store {
         self.settings().location(id)
     }
 
+    /// Begins a moment of the calling thread. Of each key that it uses, the thread looks at the file only once until it
+    /// begins the next: for a thread that knows that its present tasks have all been there before. A change by this process
+    /// is noticed at once all the same.
+    pub fn begin_moment(&self) {
+        cache::begin_moment();
+    }
+
     /// A key that is in memory and still current, after one `fstat`; never waits for another call, a disk or a token
     /// and, while the id is known, never allocates. `None` means nothing but that [`Store::key`] has to be asked.
     #[must_use]
