@@ -9,6 +9,7 @@ use core::mem::MaybeUninit;
 use super::headers::printable;
 use super::{BodyLength, Connection, ContentType, Headers, Method, Version, decimal};
 use crate::limits;
+use crate::search;
 use crate::uri::is_scheme;
 
 /// Parses a complete head: the request line, the header fields, and the empty line that
@@ -220,7 +221,7 @@ impl HeadSearch {
         limit: usize,
     ) -> Result<Option<usize>, HeadError> {
         while let Some(rest) = buffer.get(self.scanned..)
-            && let Some(newline) = rest.iter().position(|&byte| byte == b'\n')
+            && let Some(newline) = search::position(rest, |byte| byte == b'\n')
         {
             let newline = self.scanned.saturating_add(newline);
             let line = buffer.get(self.line..newline).unwrap_or_default();
