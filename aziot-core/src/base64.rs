@@ -59,11 +59,20 @@ pub fn decode_public(text: &mut [u8]) -> Option<&mut [u8]> {
     let mut written = 0_usize;
     let mut read = 0_usize;
     let mut foreign = 0;
-    while read < last {
-        let symbols = *text.get(read..)?.first_chunk::<4>()?;
-        let (bits, symbols) = quad(symbols);
+    // More bytes are written than there are. They are behind what has been read, and overwritten by the next ones.
+    while read.saturating_add(8) <= last {
+        let [a, b, c, d, e, f, g, h] = *text.get(read..)?.first_chunk::<8>()?;
+        let (first, symbols) = quad([a, b, c, d]);
+        let (second, more_symbols) = quad([e, f, g, h]);
+        foreign |= symbols | more_symbols;
+        let place = text.get_mut(written..)?.first_chunk_mut::<8>()?;
+        *place = (u64::from(first) << 40 | u64::from(second) << 16).to_be_bytes();
+        read = read.saturating_add(8);
+        written = written.saturating_add(6);
+    }
+    if read < last {
+        let (bits, symbols) = quad(*text.get(read..)?.first_chunk::<4>()?);
         foreign |= symbols;
-        // One byte more than there is. It is behind what has been read, and the next one overwrites it.
         let place = text.get_mut(written..)?.first_chunk_mut::<4>()?;
         *place = (bits << 8).to_be_bytes();
         read = read.saturating_add(4);

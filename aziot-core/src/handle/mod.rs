@@ -208,7 +208,7 @@ fn open<'a, M: Mac>(
         let piece = rest.get_mut(..length).unwrap_or_default();
         if let Some(encoded) = strip_prefix(piece, b"sr=") {
             let decoded = base64::decode_public(encoded).ok_or(CheckError::Invalid)?;
-            core::str::from_utf8(decoded).map_err(|_| CheckError::Invalid)?;
+            search::require_utf8(decoded).map_err(|_| CheckError::Invalid)?;
             let from = start.saturating_add(3);
             signed = Some(from..from.saturating_add(decoded.len()));
         } else if let Some(encoded) = strip_prefix(piece, b"sig=") {

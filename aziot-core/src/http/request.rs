@@ -342,6 +342,9 @@ pub(super) fn connection(so_far: Connection, value: &[u8]) -> Connection {
 }
 
 fn content_type(value: &[u8]) -> ContentType {
+    if value == b"application/json" {
+        return ContentType::Json;
+    }
     // What cannot be read counts as JSON.
     let Some(text) = printable(value) else {
         return ContentType::Json;
@@ -364,8 +367,8 @@ fn split_target(target: &str) -> Option<(&str, &str)> {
         }
         rest.get(authority..)?
     };
-    let relative = relative.split('#').next()?;
-    let (path, query) = relative.split_once('?').unwrap_or((relative, ""));
+    let relative = search::split_once(relative, b'#').map_or(relative, |(before, _)| before);
+    let (path, query) = search::split_once(relative, b'?').unwrap_or((relative, ""));
     // Only an absolute target can do without a path.
     Some((if path.is_empty() { "/" } else { path }, query))
 }
