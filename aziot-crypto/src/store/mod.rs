@@ -9,8 +9,8 @@
 //! overwritten by it. In a token, they do not collide. The layout is that of earlier releases, in both directions.
 //!
 //! All writes are atomic ([`crate::file`]). Keys parsed from files are kept in memory for as long as their file stays
-//! the same (device, inode, size, and both times to the nanosecond), so that using one costs a single `fstat`. They are
-//! dropped when this process writes the file, and wiped. Where a token has precedence over the file, it is asked again
+//! the same (device, inode, size, and both times to the nanosecond), so that using one costs a single `fstat`, or several uses
+//! together ([`Store::begin_moment`]). They are dropped when this process writes the file, and wiped. Where a token has precedence over the file, it is asked again
 //! after a second.
 //!
 //! All functions may be called from any number of threads. Calls that change a key wait for other calls about that
