@@ -26,6 +26,7 @@ pub mod percent;
 pub mod provisioning;
 pub mod retry;
 pub mod sas;
+mod search;
 #[cfg(feature = "alloc")]
 pub mod super_config;
 pub mod time;
