@@ -11,7 +11,7 @@ pub mod gate;
 pub mod http_proxy;
 pub mod openapi;
 pub mod pki;
-
+pub mod proxy;
 pub mod root;
 pub mod simulator;
 pub mod soak;
