@@ -16,7 +16,7 @@ export CARGO_TERM_PROGRESS_WHEN := never
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: build
 build: deps ## Build everything for testing (debug, with scalable deadlines)
@@ -64,6 +64,11 @@ test-embedded: deps-embedded $(QEMU_RUN) ## Build the core for Cortex-M and run 
 	    ../../scripts/thumb-cargo thumbv7m-none-eabi test --release --locked
 	@echo "code in that image, in bytes:"
 	@scripts/image-size "$$(ls -t $(TARGET)/firmware/thumbv7m-none-eabi/release/deps/sign-* | grep -v '\.d$$' | head -1)"
+
+.PHONY: test-openssl11
+test-openssl11: deps ## Build for Debian 11 and test with its OpenSSL 1.1: engine, services, TLS (amd64)
+	@scripts/install-deps cross
+	scripts/test-openssl11
 
 .PHONY: bench
 bench: release ## Measure everything that has a goal, beside its floor (BENCH_SECONDS=5)

@@ -53,36 +53,55 @@ pub fn decode_in_place(text: &mut [u8], padding: Padding) -> Result<usize, Error
 ///
 /// `None` for any text that [`decode`] refuses. The content of `text` is unspecified then.
 pub fn decode_public(text: &mut [u8]) -> Option<&mut [u8]> {
+    let Some(last) = text.len().checked_sub(4) else {
+        return text.is_empty().then_some(text);
+    };
     let mut written = 0_usize;
     let mut read = 0_usize;
-    while let Some(&[a, b, c, d]) = text.get(read..).and_then(<[u8]>::first_chunk::<4>) {
+    let mut foreign = 0;
+    // More bytes are written than there are. They are behind what has been read, and overwritten by the next ones.
+    while read.saturating_add(8) <= last {
+        let [a, b, c, d, e, f, g, h] = *text.get(read..)?.first_chunk::<8>()?;
+        let (first, symbols) = quad([a, b, c, d]);
+        let (second, more_symbols) = quad([e, f, g, h]);
+        foreign |= symbols | more_symbols;
+        let place = text.get_mut(written..)?.first_chunk_mut::<8>()?;
+        *place = (u64::from(first) << 40 | u64::from(second) << 16).to_be_bytes();
+        read = read.saturating_add(8);
+        written = written.saturating_add(6);
+    }
+    if read < last {
+        let (bits, symbols) = quad(*text.get(read..)?.first_chunk::<4>()?);
+        foreign |= symbols;
+        let place = text.get_mut(written..)?.first_chunk_mut::<4>()?;
+        *place = (bits << 8).to_be_bytes();
         read = read.saturating_add(4);
-        let is_last = read == text.len();
-        let (length, c, d) = match (c, d) {
-            (b'=', b'=') if is_last => (1, b'A', b'A'),
-            (c, b'=') if is_last => (2, c, b'A'),
-            (c, d) => (3, c, d),
-        };
-        let [a, b, c, d] = [a, b, c, d].map(value);
-        if (a | b | c | d) & 0xc0 != 0 {
-            return None;
-        }
-        let bits = u32::from(a) << 18 | u32::from(b) << 12 | u32::from(c) << 6 | u32::from(d);
-        let [_, bytes @ ..] = bits.to_be_bytes();
-        // Bits that belong to no byte must be zero.
-        if bytes.iter().skip(length).any(|byte| *byte != 0) {
-            return None;
-        }
-        let end = written.saturating_add(length);
-        text.get_mut(written..end)?
-            .copy_from_slice(bytes.get(..length)?);
-        written = end;
+        written = written.saturating_add(3);
     }
-    if read == text.len() {
-        text.get_mut(..written)
-    } else {
-        None
+    // Which fails unless all before were complete.
+    let [a, b, c, d] = <[u8; 4]>::try_from(text.get(read..)?).ok()?;
+    let (length, c, d) = match (c, d) {
+        (b'=', b'=') => (1, b'A', b'A'),
+        (c, b'=') => (2, c, b'A'),
+        (c, d) => (3, c, d),
+    };
+    let (bits, symbols) = quad([a, b, c, d]);
+    let [_, bytes @ ..] = bits.to_be_bytes();
+    let (bytes, surplus) = bytes.split_at_checked(length)?;
+    // Bits that belong to no byte must be zero.
+    if (foreign | symbols) & 0xc0 != 0 || surplus.iter().any(|byte| *byte != 0) {
+        return None;
     }
+    let end = written.saturating_add(length);
+    text.get_mut(written..end)?.copy_from_slice(bytes);
+    text.get_mut(..end)
+}
+
+/// The 24 bits of four symbols, and what is above 63 if one of them is none.
+fn quad(symbols: [u8; 4]) -> (u32, u8) {
+    let [a, b, c, d] = symbols.map(value);
+    let bits = u32::from(a) << 18 | u32::from(b) << 12 | u32::from(c) << 6 | u32::from(d);
+    (bits, a | b | c | d)
 }
 
 /// The six bits of a symbol; anything above 63 is none.

@@ -31,6 +31,7 @@ pub mod provisioning;
 pub mod renewal;
 pub mod retry;
 pub mod sas;
+mod search;
 #[cfg(feature = "alloc")]
 pub mod super_config;
 pub mod time;

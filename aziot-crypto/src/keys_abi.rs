@@ -42,7 +42,7 @@ pub const VERSION_2_0_0_0: c_uint = 0x0200_0000;
 pub const VERSION_2_1_0_0: c_uint = 0x0201_0000;
 /// Version of our private list, see [`FunctionListExtended`]. Not in the public header; a library that does not know
 /// it answers [`Rc::INVALID_PARAMETER`], and the caller goes on with the public versions.
-pub const VERSION_EXTENDED: c_uint = 0x02ff_0002;
+pub const VERSION_EXTENDED: c_uint = 0x02ff_0003;
 
 /// `AZIOT_KEYS_RC`: what a function of the library answers.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -225,6 +225,9 @@ pub type KeyLocation = unsafe extern "C" fn(id: *const c_char, location: *mut c_
 /// `sweep()` of the private list.
 pub type Sweep = unsafe extern "C" fn() -> Rc;
 
+/// `begin_moment()` of the private list.
+pub type BeginMoment = unsafe extern "C" fn();
+
 /// `report(key, token, context)` of the private list: calls `key` once for every key that is known of and `token` once for
 /// every token, each with `context`. What they are shown lives until they return.
 pub type Report =
@@ -380,6 +383,10 @@ pub struct FunctionListExtended {
     pub sweep: Option<Sweep>,
     /// Tells about keys and tokens. Blocks.
     pub report: Option<Report>,
+    /// Begins a moment of the calling thread: of each key that it uses, the thread looks at the file once until it calls
+    /// this again. A caller with several requests at hand calls it when all of them have arrived. A change that the library
+    /// itself makes is noticed at once all the same; threads that never call this look at the file every time.
+    pub begin_moment: Option<BeginMoment>,
 }
 
 #[cfg(test)]
@@ -407,6 +414,7 @@ mod tests {
         assert_eq!(offset_of!(FunctionListExtended, try_sign), 16 * WORD);
         assert_eq!(offset_of!(FunctionListExtended, sweep), 25 * WORD);
         assert_eq!(offset_of!(FunctionListExtended, report), 26 * WORD);
+        assert_eq!(offset_of!(FunctionListExtended, begin_moment), 27 * WORD);
     }
 
     #[test]

@@ -36,6 +36,10 @@ pub trait Service: Sized + 'static {
     /// Called once, when the loop owns its socket.
     fn start(&mut self, _cx: &mut Context<'_, Self>) {}
 
+    /// Called before a request when something has come in since the last call. What the service looks at from now on, it
+    /// looks at after all requests up to the next call have arrived.
+    fn arrived(&mut self) {}
+
     /// Answers a request, or keeps its id to answer later.
     fn request(
         &mut self,

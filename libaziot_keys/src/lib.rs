@@ -89,6 +89,7 @@ static LIST_EXTENDED: FunctionListExtended = FunctionListExtended {
     key_location: Some(private::key_location),
     sweep: Some(private::sweep),
     report: Some(private::report),
+    begin_moment: Some(private::begin_moment),
 };
 
 const fn list_2_1_0_0(version: c_uint) -> FunctionList2_1_0_0 {

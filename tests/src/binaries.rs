@@ -35,6 +35,12 @@ pub fn built(name: &str) -> PathBuf {
     path
 }
 
+/// Whether everything here is built for OpenSSL 3 or later, which has providers and refuses what is obsolete.
+#[must_use]
+pub fn openssl_3() -> bool {
+    openssl::version::number() >= 0x3000_0000
+}
+
 /// The repository's `tests` directory.
 #[must_use]
 pub fn sources() -> &'static Path {

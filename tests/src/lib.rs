@@ -8,6 +8,7 @@ pub mod client;
 pub mod daemon;
 pub mod fixture;
 pub mod gate;
+pub mod http_proxy;
 pub mod openapi;
 pub mod pki;
 pub mod proxy;

@@ -1,152 +1,144 @@
-//! An HTTP proxy for tests: `CONNECT` and absolute-form requests (RFC 9110 section 9.3.6, RFC 9112 section 3.2.2).
+//! A way to a service's socket that writes down what is asked.
 
-use std::io::{self, Read as _, Write as _};
-use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
-use std::time::Duration;
+use std::io::{Read, Write as _};
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::simulator::http::Request;
-
-/// How long either side may be silent.
-const IDLE: Duration = Duration::from_secs(30);
-
-/// A proxy on a free port of 127.0.0.1 that notes what it is asked for. It takes every destination to be on this machine.
+/// A listener that passes everything on to a service. It ends with the process.
+#[derive(Debug)]
 pub struct Proxy {
-    port: u16,
-    shared: Arc<Shared>,
-}
-
-struct Shared {
-    /// What `proxy-authorization` has to be, if it is demanded.
-    demanded: Option<String>,
-    log: Mutex<Vec<Request>>,
-    stopped: AtomicBool,
+    connections: Arc<Mutex<Vec<Vec<String>>>>,
 }
 
 impl Proxy {
-    /// Starts one. `demanded` is the value of `proxy-authorization` without which it answers 407.
+    /// Listens at `at` for those who want to talk to the service at `service`.
     ///
-    /// # Errors
-    /// When it cannot listen.
-    pub fn start(demanded: Option<&str>) -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        let port = listener.local_addr()?.port();
-        let shared = Arc::new(Shared {
-            demanded: demanded.map(str::to_owned),
-            log: Mutex::default(),
-            stopped: AtomicBool::new(false),
+    /// # Panics
+    /// When it cannot listen there.
+    #[must_use]
+    pub fn start(service: PathBuf, at: &Path) -> Self {
+        let listener = UnixListener::bind(at).expect("a socket to listen on");
+        let connections = Arc::<Mutex<Vec<Vec<String>>>>::default();
+        let seen = Arc::clone(&connections);
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let index = {
+                    let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+                    seen.push(Vec::new());
+                    seen.len() - 1
+                };
+                let (service, seen) = (service.clone(), Arc::clone(&seen));
+                std::thread::spawn(move || {
+                    let write_down = |line| {
+                        let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+                        if let Some(connection) = seen.get_mut(index) {
+                            connection.push(line);
+                        }
+                    };
+                    // Whatever ends the connection ends it for both.
+                    let _ = pass_on(client, &service, write_down);
+                });
+            }
         });
-        let serving = Arc::clone(&shared);
-        thread::Builder::new()
-            .name("proxy".to_owned())
-            .spawn(move || {
-                for client in listener.incoming().flatten() {
-                    if serving.stopped.load(Ordering::SeqCst) {
-                        break;
-                    }
-                    let shared = Arc::clone(&serving);
-                    // A connection that fails is the tunnelled client's to complain about.
-                    thread::spawn(move || drop(serve(&shared, client)));
-                }
-            })?;
-        Ok(Self { port, shared })
+        Self { connections }
     }
 
-    /// Its TCP port.
+    /// How many connections there have been.
     #[must_use]
-    pub fn port(&self) -> u16 {
-        self.port
+    pub fn count(&self) -> usize {
+        self.since(0).len()
     }
 
-    /// The requests that it was sent itself, oldest first; what went through tunnels is not seen.
+    /// The connections but for the first `earlier`, each with the first lines of the requests over it. A request is there
+    /// before its answer.
     #[must_use]
-    pub fn requests(&self) -> Vec<Request> {
-        lock(&self.shared.log).clone()
+    pub fn since(&self, earlier: usize) -> Vec<Vec<String>> {
+        let seen = self.connections.lock();
+        let seen = seen.unwrap_or_else(PoisonError::into_inner);
+        seen.get(earlier..).unwrap_or_default().to_vec()
     }
 }
 
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        self.shared.stopped.store(true, Ordering::SeqCst);
-        // Wakes accept().
-        drop(TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)));
-    }
-}
-
-fn serve(shared: &Shared, mut client: TcpStream) -> io::Result<()> {
-    client.set_read_timeout(Some(IDLE))?;
-    let mut spare = Vec::new();
-    let Ok(Some(request)) = Request::read(&mut client, &mut spare) else {
-        return Ok(());
-    };
-    let authorised = match &shared.demanded {
-        Some(demanded) => request.header("proxy-authorization") == Some(demanded),
-        None => true,
-    };
-    lock(&shared.log).push(request.clone());
-    if !authorised {
-        return client.write_all(
-            b"HTTP/1.1 407 Proxy Authentication Required\r\nproxy-authenticate: Basic\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
-        );
-    }
-    if request.method == "CONNECT" {
-        let Ok(server) = TcpStream::connect(local(&request.target)) else {
-            return client.write_all(b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n");
-        };
-        client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n")?;
-        return tunnel(client, server);
-    }
-    let Some((authority, path)) = request
-        .target
-        .strip_prefix("http://")
-        .and_then(|rest| rest.find('/').map(|at| rest.split_at(at)))
-    else {
-        return client.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n");
-    };
-    let mut server = TcpStream::connect(local(authority))?;
-    let mut head = format!("{} {path} HTTP/1.1\r\n", request.method);
-    for (name, value) in &request.headers {
-        if !name.eq_ignore_ascii_case("proxy-authorization") {
-            head.push_str(&format!("{name}: {value}\r\n"));
+fn pass_on(
+    mut client: UnixStream,
+    service: &Path,
+    mut write_down: impl FnMut(String),
+) -> std::io::Result<()> {
+    let mut service = UnixStream::connect(service)?;
+    let mut back = (service.try_clone()?, client.try_clone()?);
+    let answers = std::thread::spawn(move || {
+        let _ = std::io::copy(&mut back.0, &mut back.1);
+        let _ = back.1.shutdown(Shutdown::Both);
+    });
+    let mut requests = Requests::default();
+    let mut buffer = [0; 4096];
+    loop {
+        let read = client.read(&mut buffer)?;
+        if read == 0 {
+            break;
         }
+        let piece = &buffer[..read];
+        requests.feed(piece, &mut write_down);
+        service.write_all(piece)?;
     }
-    head.push_str("connection: close\r\n\r\n");
-    server.write_all(head.as_bytes())?;
-    server.write_all(&request.body)?;
-    tunnel(client, server)
-}
-
-/// The port of a destination, on this machine.
-fn local(authority: &str) -> (Ipv4Addr, u16) {
-    let port = authority.rsplit_once(':').map(|(_, port)| port);
-    (
-        Ipv4Addr::LOCALHOST,
-        port.and_then(|port| port.parse().ok()).unwrap_or(443),
-    )
-}
-
-fn tunnel(client: TcpStream, server: TcpStream) -> io::Result<()> {
-    let (from, to) = (client.try_clone()?, server.try_clone()?);
-    let upward = thread::spawn(move || copy(from, to));
-    copy(server, client);
-    let _ = upward.join();
+    let _ = service.shutdown(Shutdown::Write);
+    let _ = answers.join();
     Ok(())
 }
 
-/// Copies until one side ends, and tells the other.
-fn copy(mut from: TcpStream, mut to: TcpStream) {
-    let mut buffer = [0; 16 * 1024];
-    while let Ok(count @ 1..) = from.read(&mut buffer) {
-        let piece = buffer.get(..count).unwrap_or_default();
-        if to.write_all(piece).is_err() {
-            break;
-        }
-    }
-    let _ = to.shutdown(Shutdown::Write);
+/// Finds requests with a `content-length`, or without a body, in what a client sends.
+#[derive(Default)]
+struct Requests {
+    head: Vec<u8>,
+    /// What is left of a body.
+    body: usize,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+impl Requests {
+    fn feed(&mut self, mut piece: &[u8], found: &mut impl FnMut(String)) {
+        while let Some((&byte, rest)) = piece.split_first() {
+            if self.body > 0 {
+                let skipped = self.body.min(piece.len());
+                self.body -= skipped;
+                piece = &piece[skipped..];
+                continue;
+            }
+            self.head.push(byte);
+            piece = rest;
+            if self.head.ends_with(b"\r\n\r\n") {
+                let head = String::from_utf8_lossy(&self.head).into_owned();
+                found(head.lines().next().unwrap_or_default().to_owned());
+                self.body = head
+                    .lines()
+                    .filter_map(|line| line.split_once(':'))
+                    .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+                    .and_then(|(_, value)| value.trim().parse().ok())
+                    .unwrap_or(0);
+                self.head.clear();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_told_apart_wherever_they_are_cut() {
+        let bytes = b"POST /a HTTP/1.1\r\nContent-Length: 20\r\n\r\nGET /not HTTP/1.1\r\n\r\
+                      GET /b HTTP/1.1\r\n\r\nPOST /c HTTP/1.1\r\ncontent-length: 0\r\n\r\n";
+        for size in 1..bytes.len() {
+            let (mut requests, mut lines) = (Requests::default(), Vec::new());
+            for piece in bytes.chunks(size) {
+                requests.feed(piece, &mut |line| lines.push(line));
+            }
+            assert_eq!(
+                lines,
+                ["POST /a HTTP/1.1", "GET /b HTTP/1.1", "POST /c HTTP/1.1"]
+            );
+        }
+    }
 }

@@ -17,6 +17,9 @@ const MODULES: [&str; 6] = [
     "/usr/local/lib/softhsm/libsofthsm2.so",
 ];
 
+/// The variable with the root of another release, whose libraries the programs under test run with (`cross/stage`).
+pub const SYSROOT: &str = "AZIOT_TEST_SYSROOT";
+
 /// SoftHSM with a directory of tokens.
 #[derive(Debug)]
 pub struct SoftHsm {
@@ -50,15 +53,16 @@ impl SoftHsm {
         }
     }
 
-    /// The module.
+    /// The module. With [`SYSROOT`] in the environment it is that of the sysroot.
     ///
     /// # Panics
     /// When it is not installed.
     #[must_use]
     pub fn module() -> PathBuf {
+        let sysroot = std::env::var(SYSROOT).unwrap_or_default();
         MODULES
             .iter()
-            .map(PathBuf::from)
+            .map(|path| PathBuf::from(format!("{sysroot}{path}")))
             .find(|path| path.exists())
             .unwrap_or_else(|| panic!("SoftHSM is in none of {MODULES:?}; `make test` installs it"))
     }
@@ -93,6 +97,8 @@ impl SoftHsm {
     #[must_use]
     pub fn initialize_with_pin(&self, label: &str, pin: &str) -> Token {
         let output = Command::new("softhsm2-util")
+            .arg("--module")
+            .arg(Self::module())
             .args(["--init-token", "--free", "--label", label])
             .args(["--pin", pin, "--so-pin", SO_PIN])
             .env("SOFTHSM2_CONF", self.configuration())

@@ -1,6 +1,8 @@
 //! The Keys Service over its socket: requests and answers (spec, keys chapter 1 to 5, 8, 11).
 #![allow(clippy::unwrap_used, reason = "a step that fails, fails the test")]
 
+use std::time::Duration;
+
 use aziot_tests::client::{Client, Response, request};
 use aziot_tests::fixture::{self, A, B, C, Keyd, VERSION};
 use aziot_tests::root::Root;
@@ -553,6 +555,36 @@ fn ks_10_base64_in_every_bytes_member() {
             fixture::hmac(bytes, b"m"),
             "{text}"
         );
+    }
+}
+
+#[test]
+fn a_key_file_replaced_by_hand_is_used_by_every_later_request() {
+    let keyd = Keyd::empty("max_requests = 40\n");
+    let handle = keyd.import("k", b"before");
+    let file = keyd.root.key_file("k");
+    let body = fixture::sign_body(&handle, b"m");
+    let request = request("POST", &format!("/sign?{VERSION}"), Some(&body));
+    let mut clients: Vec<_> = (0..20).map(|_| keyd.connect()).collect();
+    for round in 0..6 {
+        // Long enough for the key to be kept in memory, which is where it must not be used from any more.
+        std::thread::sleep(Duration::from_millis(70));
+        assert_eq!(keyd.sign(&handle, b"m").status, 200);
+        let key = format!("key {round}");
+        keyd.root.replace(&file, &key);
+        let expected = fixture::hmac(key.as_bytes(), b"m");
+        if round % 2 == 0 {
+            // All of them arrive together.
+            keyd.daemon.signal(libc::SIGSTOP);
+            clients.iter_mut().for_each(|client| client.send(&request));
+            keyd.daemon.signal(libc::SIGCONT);
+            for client in &mut clients {
+                assert_eq!(client.response().member("signature"), expected, "{key}");
+            }
+        } else {
+            let signature = clients[0].exchange(&request).member("signature");
+            assert_eq!(signature, expected, "{key}");
+        }
     }
 }
 

@@ -534,6 +534,7 @@ fn a_private_list_without_a_function_is_refused() {
         (7, "try_decrypt"),
         (8, "key_location"),
         (10, "report"),
+        (11, "begin_moment"),
     ] {
         let (_root, launch) = launch(&[&format!("-DMISSING={place}")], "");
         launch.fails().assert_logged(&format!(

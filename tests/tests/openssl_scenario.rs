@@ -28,6 +28,23 @@ enum Way {
 }
 
 impl Way {
+    /// All that this OpenSSL has: there are no providers before 3.0.
+    fn all() -> &'static [Self] {
+        if binaries::openssl_3() {
+            &[Self::Engine, Self::Provider]
+        } else {
+            &[Self::Engine]
+        }
+    }
+
+    /// The directory in the root where OpenSSL finds the shared object, and its name as it is built.
+    fn file(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Engine => ("engines", "libaziot_key_openssl_engine_shared.so"),
+            Self::Provider => ("modules", "libaziot_keys_provider_shared.so"),
+        }
+    }
+
     /// The options of `openssl`, beside the key itself.
     fn options(self) -> &'static str {
         match self {
@@ -45,7 +62,7 @@ impl Way {
     }
 }
 
-/// A Keys Service with the three key pairs, and both shared objects where OpenSSL looks for them.
+/// A Keys Service with the three key pairs, and the shared objects where OpenSSL looks for them.
 struct Scenario {
     site: Site,
     handles: [String; 3],
@@ -58,10 +75,8 @@ impl Scenario {
             users::effective()
         );
         let site = Site::start(back_end, false, &config, |launch| launch);
-        for (directory, built) in [
-            ("engines", "libaziot_key_openssl_engine_shared.so"),
-            ("modules", "libaziot_keys_provider_shared.so"),
-        ] {
+        for way in Way::all() {
+            let (directory, built) = way.file();
             let directory = site.keyd.root.join(directory);
             fs::create_dir(&directory).unwrap();
             symlink(binaries::built(built), directory.join("aziot_keys.so")).unwrap();
@@ -226,7 +241,7 @@ fn assert_greeted(output: &Output) {
 /// The whole scenario.
 fn play(back_end: BackEnd, algorithm: &str) {
     let scenario = Scenario::new(back_end, algorithm);
-    for way in [Way::Engine, Way::Provider] {
+    for &way in Way::all() {
         scenario.issue(way);
         let server = scenario.serve(way);
         for version in ["-tls1_2", "-tls1_3"] {

@@ -379,3 +379,87 @@ fn the_shared_object_exports_its_entry_and_needs_libcrypto_alone() {
     assert!(!dynamic.contains("libssl"), "{dynamic}");
     assert!(dynamic.contains("NODELETE"), "{dynamic}");
 }
+
+/// `valgrind PROGRAM …` in the root: an invalid access, a use of what was never set, or lost memory fails it. Nothing is
+/// suppressed.
+fn checked(bench: &Bench, program: &str, args: &[&str]) -> Command {
+    let root = &bench.site.keyd.root;
+    let mut command = Command::new("valgrind");
+    command
+        .args([
+            "--quiet",
+            "--error-exitcode=9",
+            "--leak-check=full",
+            "--show-leak-kinds=definite,indirect",
+            "--errors-for-leak-kinds=definite,indirect",
+            program,
+        ])
+        .args(args)
+        .current_dir(root.path())
+        .env("AZIOT_ROOT", root.path())
+        .env("OPENSSL_CONF", "/dev/null")
+        .env("OPENSSL_MODULES", root.join("modules"))
+        .stdin(Stdio::null());
+    command
+}
+
+/// Every way to copy keys and operations and every order to free them in, under a memory checker; threads and processes that
+/// share a key.
+#[test]
+fn ke_08_copies_in_every_order() {
+    let bench = Bench::new(ORDERS[0]);
+    let program = binaries::compile_program(
+        "provider_keys.c",
+        &[],
+        &["-lcrypto", "-lpthread"],
+        bench.site.keyd.root.path(),
+        "provider-keys",
+    );
+    let program = program.to_str().unwrap();
+    let handle = bench.site.pair("rsa-2048", "rsa-2048");
+    let by_handle = format!("aziot-keys:handle={handle}");
+    succeed(&mut checked(
+        &bench,
+        program,
+        &["aziot-keys:id=ec-p256", &by_handle],
+    ));
+}
+
+/// OpenSSL's own program under the memory checker, where something is signed, decrypted, written and refused.
+#[test]
+fn the_openssl_program_is_clean_under_a_memory_checker() {
+    for (order, lines) in ORDERS.into_iter().zip([6, 3]) {
+        let bench = Bench::new(order);
+        bench.done("pkey -in aziot-keys:id=rsa-2048 -pubout -out public.pem");
+        bench.check("pkeyutl -encrypt -pubin -inkey public.pem -in message -out closed");
+        let all = [
+            "dgst -sha256 -sign aziot-keys:id=ec-p256 -out signature message",
+            "dgst -sha384 -sigopt rsa_padding_mode:pss -sign aziot-keys:id=rsa-2048 -out signature message",
+            "req -x509 -new -key aziot-keys:id=ec-p384 -subj /CN=ca -out ca.pem",
+            "req -new -key aziot-keys:id=rsa-2048 -subj /CN=x -out request.pem",
+            "pkeyutl -decrypt -inkey aziot-keys:id=rsa-2048 -in closed -out open",
+            "cms -sign -nodetach -in message -signer ca.pem -inkey aziot-keys:id=ec-p384 -out signed",
+        ];
+        for line in &all[..lines] {
+            let (name, rest) = line.split_once(' ').unwrap();
+            let [first, second] = order;
+            let line = format!("{name} -provider {first} -provider {second} {rest}");
+            let words: Vec<&str> = line.split(' ').collect();
+            succeed(&mut checked(&bench, "openssl", &words));
+        }
+        let refused = checked(
+            &bench,
+            "openssl",
+            &[
+                "pkey",
+                "-provider",
+                "aziot_keys",
+                "-in",
+                "aziot-keys:id=nobody",
+            ],
+        )
+        .output()
+        .unwrap();
+        assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    }
+}

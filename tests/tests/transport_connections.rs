@@ -702,6 +702,60 @@ fn who_is_still_sending_sees_the_last_answer() {
 }
 
 #[test]
+fn requests_that_arrive_together_are_all_answered() {
+    let stub = Stub::with(|launch, _| launch.env("STUB_MAX_REQUESTS", "100"));
+    let connect = || (0..50).map(|_| stub.connect()).collect::<Vec<_>>();
+    let mut clients = connect();
+    for client in &mut clients {
+        assert_item(&client.exchange(get("/items/a")));
+    }
+    // While the service is stopped, everything waits for the same look at its sockets, new connections too.
+    stub.daemon.signal(libc::SIGSTOP);
+    clients.extend(connect().into_iter().take(40));
+    for (n, client) in clients.iter_mut().enumerate() {
+        match n % 8 {
+            0 => client.send(get("/items/a").repeat(3)),
+            1 => client.send(get_with("HTTP/1.1", "connection: close\r\n")),
+            2 => client.send(format!("GET /slow/1?{V} HTTP/1.1\r\n\r\n")),
+            3 => client.send(post("content-length: 13\r\n", r#"{"keyId""#)),
+            4 => client.send("asdf\r\n\r\n"),
+            5 => client.finish_sending(),
+            6 => client.send(get("/items/a") + "GET /ite"),
+            _ => {}
+        }
+    }
+    // Some are gone before they are looked at, with and without a request.
+    let gone: Vec<Client> = clients.drain(80..).collect();
+    drop(gone);
+    stub.daemon.signal(libc::SIGCONT);
+    for (n, mut client) in clients.into_iter().enumerate() {
+        match n % 8 {
+            0 => (0..3).for_each(|_| assert_item(&client.response())),
+            1 => {
+                assert_item(&client.response());
+                client.assert_closed();
+            }
+            2 => assert_eq!(client.response().json(), json!({ "slow": true })),
+            3 => {
+                client.send(r#":"k"}"#);
+                assert_eq!(client.response().json()["keyId"], json!("k"));
+            }
+            4 => {
+                assert_eq!(client.response().status, 400);
+                client.assert_closed();
+            }
+            5 => client.assert_closed(),
+            6 => {
+                assert_item(&client.response());
+                client.send(format!("ms/a?{V} HTTP/1.1\r\n\r\n"));
+                assert_item(&client.response());
+            }
+            _ => assert_item(&client.exchange(get("/items/a"))),
+        }
+    }
+}
+
+#[test]
 fn floods_do_not_starve_others() {
     let stub = Stub::with(|launch, _| launch.env("STUB_MAX_REQUESTS", "100"));
     let calm = std::sync::atomic::AtomicBool::new(false);

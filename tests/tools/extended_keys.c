@@ -41,7 +41,7 @@
 #ifdef PUBLIC
 #define VERSION 0x02010000u
 #else
-#define VERSION 0x02ff0002u
+#define VERSION 0x02ff0003u
 #endif
 
 enum { MAX_CREATED = 64, MAX_ID = 256 };
@@ -395,9 +395,13 @@ static AZIOT_KEYS_RC report(visit_key key, visit_token token, void *context) {
     return AZIOT_KEYS_RC_OK;
 }
 
+/* All keys are in memory. */
+static void begin_moment(void) {
+}
+
 struct extended_list {
     AZIOT_KEYS_FUNCTION_LIST_2_1_0_0 public;
-    void *own[11];
+    void *own[12];
 };
 
 static struct extended_list list = {
@@ -421,7 +425,7 @@ static struct extended_list list = {
             .decrypt = decrypt,
         },
     .own = {try_sign, try_verify, try_derive_key, try_load, try_load, try_get_key_pair_parameter, try_encrypt, try_decrypt,
-            key_location, sweep, report},
+            key_location, sweep, report, begin_moment},
 };
 
 API AZIOT_KEYS_RC aziot_keys_get_function_list(AZIOT_KEYS_VERSION version, const AZIOT_KEYS_FUNCTION_LIST **out) {

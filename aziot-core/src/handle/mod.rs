@@ -24,6 +24,7 @@ use subtle::ConstantTimeEq;
 use crate::base64;
 use crate::id::{KeyId, NulByte};
 use crate::output::Output;
+use crate::search;
 
 /// Bytes in an HMAC-SHA256.
 pub const MAC_SIZE: usize = 32;
@@ -203,14 +204,11 @@ fn open<'a, M: Mac>(
         if rest.is_empty() {
             break;
         }
-        let length = rest
-            .iter()
-            .position(|byte| *byte == b'&')
-            .unwrap_or(rest.len());
+        let length = search::position(rest, |byte| byte == b'&').unwrap_or(rest.len());
         let piece = rest.get_mut(..length).unwrap_or_default();
         if let Some(encoded) = strip_prefix(piece, b"sr=") {
             let decoded = base64::decode_public(encoded).ok_or(CheckError::Invalid)?;
-            core::str::from_utf8(decoded).map_err(|_| CheckError::Invalid)?;
+            search::require_utf8(decoded).map_err(|_| CheckError::Invalid)?;
             let from = start.saturating_add(3);
             signed = Some(from..from.saturating_add(decoded.len()));
         } else if let Some(encoded) = strip_prefix(piece, b"sig=") {

@@ -1,19 +1,26 @@
 //! Query strings in the form encoding (WHATWG URL, `application/x-www-form-urlencoded`).
 
 use crate::percent::{self, Plus};
+use crate::search;
 
 /// The pairs of a query string, in order, still encoded.
 ///
 /// Pairs end at `&`, names at the first `=`; a name without `=` has an empty value. Empty pairs
 /// are left out.
 pub fn pairs(query: &str) -> impl Iterator<Item = Pair<'_>> {
-    query
-        .split('&')
-        .filter(|pair| !pair.is_empty())
-        .map(|pair| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            Pair { name, value }
-        })
+    let mut rest = Some(query);
+    let parts = core::iter::from_fn(move || {
+        let (part, others) = match search::split_once(rest?, b'&') {
+            Some((part, others)) => (part, Some(others)),
+            None => (rest?, None),
+        };
+        rest = others;
+        Some(part)
+    });
+    parts.filter(|pair| !pair.is_empty()).map(|pair| {
+        let (name, value) = search::split_once(pair, b'=').unwrap_or((pair, ""));
+        Pair { name, value }
+    })
 }
 
 /// One pair of a query string, still encoded.

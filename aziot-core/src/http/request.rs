@@ -9,6 +9,7 @@ use core::mem::MaybeUninit;
 use super::headers::printable;
 use super::{BodyLength, Connection, ContentType, Headers, Method, Version, decimal};
 use crate::limits;
+use crate::search;
 use crate::uri::is_scheme;
 
 /// Parses a complete head: the request line, the header fields, and the empty line that
@@ -220,7 +221,7 @@ impl HeadSearch {
         limit: usize,
     ) -> Result<Option<usize>, HeadError> {
         while let Some(rest) = buffer.get(self.scanned..)
-            && let Some(newline) = rest.iter().position(|&byte| byte == b'\n')
+            && let Some(newline) = search::position(rest, |byte| byte == b'\n')
         {
             let newline = self.scanned.saturating_add(newline);
             let line = buffer.get(self.line..newline).unwrap_or_default();
@@ -341,6 +342,9 @@ pub(super) fn connection(so_far: Connection, value: &[u8]) -> Connection {
 }
 
 fn content_type(value: &[u8]) -> ContentType {
+    if value == b"application/json" {
+        return ContentType::Json;
+    }
     // What cannot be read counts as JSON.
     let Some(text) = printable(value) else {
         return ContentType::Json;
@@ -363,8 +367,8 @@ fn split_target(target: &str) -> Option<(&str, &str)> {
         }
         rest.get(authority..)?
     };
-    let relative = relative.split('#').next()?;
-    let (path, query) = relative.split_once('?').unwrap_or((relative, ""));
+    let relative = search::split_once(relative, b'#').map_or(relative, |(before, _)| before);
+    let (path, query) = search::split_once(relative, b'?').unwrap_or((relative, ""));
     // Only an absolute target can do without a path.
     Some((if path.is_empty() { "/" } else { path }, query))
 }

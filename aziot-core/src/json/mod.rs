@@ -32,6 +32,7 @@ pub use write::{Text, to_slice, write_base64_member, write_message};
 pub(crate) use write::{put_escaped, put_string};
 
 use crate::limits::JSON_DEPTH;
+use crate::search;
 
 /// Reads a whole document as one value.
 ///
@@ -51,7 +52,7 @@ pub fn from_slice<'a, T: FromJson<'a>>(input: &'a mut [u8]) -> Result<T, Error<'
 ///
 /// [`Syntax::InvalidUnicode`], at the first byte that is not.
 pub fn require_utf8(input: &[u8]) -> Result<(), Error<'static>> {
-    core::str::from_utf8(input).map(|_| ()).map_err(|error| {
+    search::require_utf8(input).map_err(|error| {
         let at = error.valid_up_to().saturating_add(1);
         located(input, scan::fault(Syntax::InvalidUnicode, at))
     })

@@ -6,6 +6,7 @@ use super::error::{Error, ErrorKind, Found, Syntax};
 use super::scan::{self, Fault, Style};
 use crate::base64;
 use crate::limits::JSON_DEPTH;
+use crate::search;
 
 /// Reads a JSON document value by value, decoding it in place.
 ///
@@ -81,7 +82,7 @@ impl<'a> Reader<'a> {
     /// Syntax errors, [`ErrorKind::InvalidType`], and [`ErrorKind::Base64`].
     pub fn base64(&mut self) -> Result<&'a mut [u8], Error<'a>> {
         let text = self.string_bytes("a base64-encoded string")?;
-        if let Err(error) = core::str::from_utf8(text) {
+        if let Err(error) = search::require_utf8(text) {
             return Err(self.not_utf8(text.len(), error));
         }
         base64::decode(text, base64::Padding::Required)
@@ -167,7 +168,7 @@ impl<'a> Reader<'a> {
         self.skip_white_space();
         let end = scan::value(self.rest, self.depth).map_err(|fault| self.fault(fault))?;
         let text = self.rest.get(..end).unwrap_or_default();
-        if let Err(error) = core::str::from_utf8(text) {
+        if let Err(error) = search::require_utf8(text) {
             let syntax = Syntax::InvalidUnicode;
             let at = error.valid_up_to().saturating_add(1);
             return Err(self.fault(scan::fault(syntax, at)));

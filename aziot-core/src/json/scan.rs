@@ -2,6 +2,7 @@
 
 use super::error::Syntax;
 use crate::limits::JSON_DEPTH;
+use crate::search;
 
 /// A departure from the syntax, and how many bytes had been read when it was noticed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -171,6 +172,8 @@ fn digits(input: &[u8], mut i: usize) -> usize {
 /// Where the string ends whose first character is at `i`.
 fn string(input: &[u8], mut i: usize) -> Result<usize, Fault> {
     loop {
+        let rest = input.get(i..).unwrap_or_default();
+        i = i.saturating_add(search::position(rest, is_special).unwrap_or(rest.len()));
         match input.get(i) {
             Some(b'"') => return Ok(next(i)),
             Some(b'\\') => {
@@ -185,11 +188,15 @@ fn string(input: &[u8], mut i: usize) -> Result<usize, Fault> {
                     None => return Err(fault(Syntax::EofInString, i)),
                 }
             }
-            Some(0..0x20) => return Err(fault(Syntax::ControlCharacter, i)),
-            Some(_) => i = next(i),
+            Some(_) => return Err(fault(Syntax::ControlCharacter, i)),
             None => return Err(fault(Syntax::EofInString, i)),
         }
     }
+}
+
+/// Whether a byte does not stand for itself in a string.
+pub(super) const fn is_special(byte: u8) -> bool {
+    byte < 0x20 || byte == b'"' || byte == b'\\'
 }
 
 /// The four hexadecimal digits at `i`.

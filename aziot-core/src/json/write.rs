@@ -2,8 +2,10 @@ use core::fmt;
 
 use serde::{Serialize, Serializer};
 
+use super::scan::is_special;
 use crate::base64;
 use crate::output::{BufferFull, Output};
+use crate::search;
 
 /// Writes `value` as compact JSON to the start of `out`, and answers its length.
 ///
@@ -92,10 +94,7 @@ pub(crate) fn put_string(text: &str, out: &mut Output<'_>) {
 /// Appends `text` as it stands in a JSON string.
 pub(crate) fn put_escaped(text: &str, out: &mut Output<'_>) {
     let mut rest = text.as_bytes();
-    while let Some(at) = rest
-        .iter()
-        .position(|byte| *byte < 0x20 || *byte == b'"' || *byte == b'\\')
-    {
+    while let Some(at) = search::position(rest, is_special) {
         let Some((before, [special, after @ ..])) = rest.split_at_checked(at) else {
             break;
         };

@@ -1,5 +1,6 @@
 //! Parsed keys in memory.
 
+use core::cell::Cell;
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::fs::File;
@@ -22,6 +23,20 @@ const KEYS_PER_SHARD: usize = 16;
 /// precedence does not have the key.
 const ASK_AGAIN: u64 = 1000;
 
+/// Begins a moment of this thread, which lasts until the next one begins: what the thread finds usable in it is not looked
+/// at again in it. Threads that never begin one look every time.
+pub(super) fn begin_moment() {
+    /// Moments are never the same, so that what one thread has looked at does not count for another.
+    static LAST: AtomicU64 = AtomicU64::new(NO_MOMENT);
+    MOMENT.set(LAST.fetch_add(1, Ordering::Relaxed).wrapping_add(1));
+}
+
+const NO_MOMENT: u64 = 0;
+
+thread_local! {
+    static MOMENT: Cell<u64> = const { Cell::new(NO_MOMENT) };
+}
+
 /// What a file was parsed to.
 #[derive(Clone)]
 pub(super) enum Parsed {
@@ -39,6 +54,8 @@ pub(super) struct Entry {
     file: File,
     /// When the path was last followed, in milliseconds after the cache was made.
     followed: AtomicU64,
+    /// The moment in which it was last found usable.
+    looked: AtomicU64,
     /// When the token that has precedence last had no such key; `None` if there is no such token.
     asked: Option<AtomicU64>,
 }
@@ -59,8 +76,12 @@ impl Entry {
     ///
     /// The open file tells at once when it is written, replaced or removed. That its path leads elsewhere, because a
     /// directory or a symbolic link on the way was exchanged, and that somebody else has put a key into the token, is
-    /// noticed within [`ASK_AGAIN`].
+    /// noticed within [`ASK_AGAIN`]. What was found usable in this moment is taken to be.
     pub(super) fn state(&self, cache: &Cache) -> State {
+        let moment = MOMENT.get();
+        if moment != NO_MOMENT && self.looked.load(Ordering::Relaxed) == moment {
+            return State::Current;
+        }
         let now = cache.now();
         let followed = self.followed.load(Ordering::Relaxed);
         let identity = if now.saturating_sub(followed) < ASK_AGAIN {
@@ -76,7 +97,10 @@ impl Entry {
             Some(asked) if now.saturating_sub(asked.load(Ordering::Relaxed)) >= ASK_AGAIN => {
                 State::AskToken
             }
-            _ => State::Current,
+            _ => {
+                self.looked.store(moment, Ordering::Relaxed);
+                State::Current
+            }
         }
     }
 
@@ -130,6 +154,7 @@ impl Cache {
             identity: source.identity,
             file: source.file,
             followed: AtomicU64::new(self.now()),
+            looked: AtomicU64::new(NO_MOMENT),
             asked: source.asked.map(AtomicU64::new),
         })
     }

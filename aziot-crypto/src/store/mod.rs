@@ -9,8 +9,8 @@
 //! overwritten by it. In a token, they do not collide. The layout is that of earlier releases, in both directions.
 //!
 //! All writes are atomic ([`crate::file`]). Keys parsed from files are kept in memory for as long as their file stays
-//! the same (device, inode, size, and both times to the nanosecond), so that using one costs a single `fstat`. They are
-//! dropped when this process writes the file, and wiped. Where a token has precedence over the file, it is asked again
+//! the same (device, inode, size, and both times to the nanosecond), so that using one costs a single `fstat`, or several uses
+//! together ([`Store::begin_moment`]). They are dropped when this process writes the file, and wiped. Where a token has precedence over the file, it is asked again
 //! after a second.
 //!
 //! All functions may be called from any number of threads. Calls that change a key wait for other calls about that
@@ -153,6 +153,13 @@ impl Store {
     #[must_use]
     pub fn location(&self, id: &str) -> Option<Location> {
         self.settings().location(id)
+    }
+
+    /// Begins a moment of the calling thread. Of each key that it uses, the thread looks at the file only once until it
+    /// begins the next: for a thread that knows that its present tasks have all been there before. A change by this process
+    /// is noticed at once all the same.
+    pub fn begin_moment(&self) {
+        cache::begin_moment();
     }
 
     /// A key that is in memory and still current, after one `fstat`; never waits for another call, a disk or a token

@@ -222,6 +222,10 @@ impl Service for Keyd {
         }
     }
 
+    fn arrived(&mut self) {
+        self.library.begin_moment();
+    }
+
     fn request(
         &mut self,
         request: Request<'_, keys::Op>,

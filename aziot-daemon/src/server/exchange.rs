@@ -77,6 +77,10 @@ impl<S: Service> Server<S> {
         let mut turns = 0;
         loop {
             if conn.pending() {
+                if self.gathering {
+                    self.unsent.push(index);
+                    return Verdict::Keep;
+                }
                 match conn.flush() {
                     // The limit was for writing. A request body has its own, which goes on.
                     Some(true) if !matches!(conn.state, State::Body(_)) => conn.deadline = None,
@@ -140,7 +144,10 @@ impl<S: Service> Server<S> {
                 Progress::NeedService => return Verdict::Keep,
                 Progress::Finished => return Verdict::Close,
                 Progress::NeedBytes => match conn.read(&mut self.kernel.buffers) {
-                    Got::Bytes => turns += 1,
+                    Got::Bytes => {
+                        self.arrived = true;
+                        turns += 1;
+                    }
                     Got::Nothing => return Verdict::Keep,
                     Got::Broken => return Verdict::Close,
                     Got::EndOfFile => {
@@ -523,6 +530,9 @@ impl<S: Service> Server<S> {
             meta,
             owed_after: None,
         };
+        if std::mem::take(&mut self.arrived) {
+            self.service.arrived();
+        }
         match self.service.request(
             request,
             reply,

@@ -26,7 +26,7 @@ use sd_notify::NotifyState;
 use self::alarms::{Alarms, ClockSteps};
 use self::buffers::Buffers;
 pub use self::buffers::Held;
-use self::conn::{Conn, State};
+use self::conn::{Conn, Got, State};
 use self::exchange::Verdict;
 use self::response::Meta;
 use self::table::Table;
@@ -198,6 +198,10 @@ const USERS: usize = 256;
 /// loop busy for themselves.
 const ACCEPTED_AT_ONCE: usize = 32;
 
+/// Connections that are read from before the first of their requests is served, and served before the first answer is sent.
+/// The first of them waits for the others: half a millisecond if all of them want an ECDSA signature.
+const BATCH: usize = 16;
+
 /// Entries of the timer queue below which nobody looks for outdated ones.
 const TIMERS: usize = 256;
 
@@ -232,6 +236,14 @@ struct Server<S: Service> {
     timers: BinaryHeap<Reverse<(Instant, u32, u32)>>,
     /// Decoded path parameters go here.
     scratch: Vec<u8>,
+    /// Connections whose requests are served together. See [`Server::serve`].
+    batch: Vec<u32>,
+    /// Connections of that batch whose answers have to be sent.
+    unsent: Vec<u32>,
+    /// Whether answers are left to be sent together.
+    gathering: bool,
+    /// Bytes have come in since the service was told.
+    arrived: bool,
     accept_again: Option<Instant>,
     /// `accept` failed the last time, and the log says so.
     accept_fails: bool,
@@ -303,6 +315,10 @@ impl<S: Service> Server<S> {
             watch,
             timers: BinaryHeap::new(),
             scratch: Vec::new(),
+            batch: Vec::with_capacity(BATCH),
+            unsent: Vec::with_capacity(BATCH),
+            gathering: false,
+            arrived: false,
             accept_again: None,
             accept_fails: false,
             reload: None,
@@ -336,6 +352,8 @@ impl<S: Service> Server<S> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(Error::Loop("the event queue", error)),
             }
+            // What a request finds unchanged counts for those beside it, not for a later round.
+            self.arrived = true;
             // New connections come last: a client that closes one and opens another must find its place free.
             let mut accept = false;
             for event in &events {
@@ -374,11 +392,12 @@ impl<S: Service> Server<S> {
                             conn.readable |= event.is_readable();
                             conn.peer_closed |= event.is_read_closed();
                             conn.peer_gone |= event.is_write_closed();
-                            self.drive(index);
+                            self.gather(index);
                         }
                     }
                 }
             }
+            self.serve();
             if accept {
                 self.accept();
             }
@@ -483,7 +502,7 @@ impl<S: Service> Server<S> {
                     self.admit(stream);
                 }
                 Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => return,
+                    io::ErrorKind::WouldBlock => return self.serve(),
                     io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
                     _ => {
                         // Out of descriptors or memory: connections in progress go on, and end.
@@ -493,13 +512,14 @@ impl<S: Service> Server<S> {
                             );
                         }
                         self.accept_again = Some(Instant::now() + self.kernel.timing.accept_pause);
-                        return;
+                        return self.serve();
                     }
                 },
             }
         }
         // There may be more; those that are connected have their turn first.
         self.accept_again = Some(Instant::now());
+        self.serve();
     }
 
     fn admit(&mut self, stream: std::os::unix::net::UnixStream) {
@@ -590,8 +610,48 @@ impl<S: Service> Server<S> {
             return Err(error);
         }
         self.queue_timer(index);
-        self.drive(index);
+        self.gather(index);
         Ok(())
+    }
+
+    /// Reads the beginning of a connection's next request, and leaves the rest to [`Server::serve`].
+    fn gather(&mut self, index: u32) {
+        let buffers = &mut self.kernel.buffers;
+        let read = self
+            .kernel
+            .table
+            .at(index)
+            .filter(|conn| conn.is_idle() && matches!(conn.state, State::Head))
+            .map(|conn| conn.read(buffers));
+        if read == Some(Got::Broken)
+            && let Some(conn) = self.kernel.table.take(index)
+        {
+            return self.close(index, conn);
+        }
+        self.arrived |= read == Some(Got::Bytes);
+        self.batch.push(index);
+        if self.batch.len() >= BATCH {
+            self.serve();
+        }
+    }
+
+    /// Takes the connections of the batch as far as they get: first all their requests are served, then all answers are
+    /// sent. A client with several requests under way is woken up once that way, and that costs more than a signature does.
+    fn serve(&mut self) {
+        self.gathering = true;
+        for at in 0..self.batch.len() {
+            if let Some(&index) = self.batch.get(at) {
+                self.drive(index);
+            }
+        }
+        self.gathering = false;
+        self.batch.clear();
+        for at in 0..self.unsent.len() {
+            if let Some(&index) = self.unsent.get(at) {
+                self.drive(index);
+            }
+        }
+        self.unsent.clear();
     }
 
     /// Takes a connection as far as it gets.

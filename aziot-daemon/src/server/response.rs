@@ -11,6 +11,9 @@ use crate::wipe::wipe;
 /// Room kept for a response head; ours are about 130 bytes.
 const HEAD: usize = aziot_core::limits::WRITTEN_RESPONSE_HEAD;
 
+/// Room for a response body that is tried first. All of it is written to, and wiped, so it is no more than most need.
+const USUAL_BODY: usize = 512;
+
 /// What the answer to a request needs to know about it.
 #[derive(Clone, Copy, Debug)]
 pub struct Meta {
@@ -70,12 +73,12 @@ pub fn write(
     body: impl Fn(&mut [u8]) -> Result<usize, BufferFull>,
 ) {
     let base = out.len();
-    let mut room = out.capacity().max(base + HEAD + 768);
+    let mut room = base + HEAD + USUAL_BODY;
     let length = loop {
         resize(out, room, base);
         match out.get_mut(base + HEAD..).map(&body) {
             Some(Ok(length)) => break length,
-            Some(Err(BufferFull)) | None => room *= 2,
+            Some(Err(BufferFull)) | None => room = out.capacity().max(room * 2),
         }
     };
     let mut head_bytes = [0; HEAD];

@@ -1,7 +1,7 @@
 //! Keys of the Keys Service in a program of this project, without an engine, a configuration, or any other file.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use aziot_keys_client::{Client, KeyHandle};
 use aziot_keys_remote::RemoteKey;
@@ -14,6 +14,8 @@ use crate::{ec, rsa};
 /// Why a key could not be loaded.
 #[derive(Clone, Debug)]
 pub enum Error {
+    /// The path of the socket is not absolute.
+    Socket(PathBuf),
     /// Libcrypto could not be prepared; it may be short of memory.
     Setup,
     /// The Keys Service did not give the key.
@@ -31,6 +33,9 @@ pub struct PrivateKey(Pkey);
 ///
 /// Any [`Error`].
 pub fn private_key(socket: &Path, handle: &KeyHandle) -> Result<PrivateKey, Error> {
+    if !socket.is_absolute() {
+        return Err(Error::Socket(socket.to_owned()));
+    }
     private_key_with(&Client::new(socket), handle)
 }
 
@@ -66,6 +71,10 @@ impl fmt::Debug for PrivateKey {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Socket(path) => write!(
+                f,
+                "the socket of the Keys Service, {path:?}, is not an absolute path: use one that is"
+            ),
             Self::Setup => Full.fmt(f),
             Self::Load(error) => error.fmt(f),
             Self::Make => NotMade.fmt(f),

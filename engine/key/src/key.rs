@@ -6,6 +6,7 @@ use aziot_keys_client::{Client, KeyHandle, PublicKey, RsaPadding};
 use crate::error::{Error, Reason, Task};
 use crate::padding::PKCS1_OVERHEAD;
 use crate::point;
+use crate::signature::is_ecdsa_signature;
 
 /// Most bits that OpenSSL takes for a modulus (`OPENSSL_RSA_MAX_MODULUS_BITS`), in bytes.
 const MAX_MODULUS_LEN: usize = 16384 / 8;
@@ -106,8 +107,8 @@ impl RemoteKey {
             .client
             .sign_ecdsa(&self.handle, digest)
             .map_err(|error| failed(Reason::Service(error)))?;
-        // A SEQUENCE, and not longer than the buffers that callers have for it.
-        if signature.first() == Some(&0x30) && signature.len() <= self.public.max_size() {
+        // So it is not longer than the buffers that callers have for it either.
+        if is_ecdsa_signature(&signature, curve.order_len()) {
             Ok(signature)
         } else {
             Err(failed(Reason::Result))

@@ -15,6 +15,7 @@ mod error;
 mod key;
 pub mod padding;
 mod point;
+mod signature;
 pub mod uri;
 
 pub use aziot_crypto::key_pair::Curve;

@@ -120,7 +120,7 @@ fn member(name: &str, bytes: &[u8]) -> String {
 
 #[test]
 fn ke_03_ke_05_an_ec_key() {
-    let signature = [0x30, 3, 2, 1, 1];
+    let signature = [0x30, 6, 2, 1, 1, 2, 1, 1];
     let service = Service::ec(&hex(POINT), P256, &signature);
     let key = service.load().unwrap();
     let Public::Ec { curve, point } = key.public() else {
@@ -226,7 +226,7 @@ fn services_that_talk_nonsense() {
     let unknown = Service::new(&[("/parameters/algorithm", r#"{"value":"DSA"}"#.to_owned())]);
     assert!(reason(unknown).contains("unrecognized key algorithm"));
 
-    for signature in [&[][..], &[0x31, 0], &[0x30; 73]] {
+    for signature in [&[][..], &[0x31, 0], &[0x30, 0], &[0x30; 73]] {
         let key = Service::ec(&hex(POINT), P256, signature);
         let error = key.load().unwrap().sign_ecdsa(&[1; 32]).unwrap_err();
         assert!(matches!(error.reason(), Reason::Result), "{error}");

@@ -4,7 +4,8 @@ use std::ffi::{c_char, c_int, c_uchar, c_void};
 use std::ptr;
 
 use crate::sys::{
-    OSSL_ALGORITHM, OSSL_CALLBACK, OSSL_DISPATCH, OSSL_PARAM, OSSL_PASSPHRASE_CALLBACK,
+    OSSL_ALGORITHM, OSSL_CALLBACK, OSSL_CORE_BIO, OSSL_DISPATCH, OSSL_PARAM,
+    OSSL_PASSPHRASE_CALLBACK,
 };
 
 /// A table that C reads.
@@ -122,6 +123,20 @@ entries! {
     cipher_gettable_ctx_params = 9: fn(*mut c_void, *mut c_void) -> Params;
     cipher_set_ctx_params = 10: fn(*mut c_void, Params) -> c_int;
     cipher_settable_ctx_params = 11: fn(*mut c_void, *mut c_void) -> Params;
+
+    decoder_newctx = 1: fn(*mut c_void) -> *mut c_void;
+    decoder_freectx = 2: fn(*mut c_void);
+    decoder_does_selection = 10: fn(*mut c_void, c_int) -> c_int;
+    decoder_decode = 11: fn(
+        *mut c_void,
+        *mut OSSL_CORE_BIO,
+        c_int,
+        OSSL_CALLBACK,
+        *mut c_void,
+        Option<OSSL_PASSPHRASE_CALLBACK>,
+        *mut c_void
+    ) -> c_int;
+    decoder_export_object = 20: fn(*mut c_void, *const c_void, usize, OSSL_CALLBACK, *mut c_void) -> c_int;
 
     store_open = 1: fn(*mut c_void, *const c_char) -> *mut c_void;
     store_settable_ctx_params = 3: fn(*mut c_void) -> Params;

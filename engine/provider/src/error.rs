@@ -33,11 +33,13 @@ unsafe impl<const N: usize> Sync for Table<ERR_STRING_DATA, N> {}
 pub fn raise(function: &CStr, reason: Reason, text: impl Display) {
     // Texts come from requests and answers, which can contain anything.
     let text = CString::new(text.to_string().replace('\0', "\\0")).unwrap_or_default();
-    // SAFETY: all strings are NUL-terminated and copied; the format takes one string.
+    // SAFETY: all strings are NUL-terminated and copied. The text is not passed as a formatted message, of which there would be
+    // nothing left if it had more than 1023 bytes.
     unsafe {
         sys::ERR_new();
         sys::ERR_set_debug(c"aziot_keys".as_ptr(), 0, function.as_ptr());
-        sys::ERR_set_error(library(), reason as c_int, c"%s".as_ptr(), text.as_ptr());
+        sys::ERR_set_error(library(), reason as c_int, ptr::null());
+        sys::ERR_add_error_data(1, text.as_ptr());
     }
 }
 

@@ -3,6 +3,7 @@
 //! | operation | algorithms |
 //! |---|---|
 //! | store | `aziot-keys`, see [`uri`] |
+//! | decoder | PEM with such a URI |
 //! | key management | `EC` (P-256, P-384), `RSA` |
 //! | signature | `ECDSA`, `RSA` (PKCS #1 v1.5, PSS, none) |
 //! | asymmetric cipher | `RSA` (PKCS #1 v1.5, OAEP, TLS pre-master secrets, none) |
@@ -27,6 +28,7 @@
 pub mod builtin;
 mod capabilities;
 mod cipher;
+mod decoder;
 mod dispatch;
 mod error;
 mod evp;

@@ -10,6 +10,7 @@ use aziot_keys_client::{Client, default_socket};
 
 use crate::capabilities;
 use crate::cipher;
+use crate::decoder;
 use crate::dispatch::{self, END, NO_ALGORITHM, Table};
 use crate::error::{Reason, raise};
 use crate::evp::{Cipher, Keymgmt, LibCtx, Signature};
@@ -25,6 +26,9 @@ pub const NAME: &CStr = c"aziot_keys";
 
 /// What is asked of the core: the same on all of them.
 const PROPERTIES: &CStr = c"provider=aziot_keys";
+
+/// What is asked of the core for the decoder.
+const DECODER_PROPERTIES: &CStr = c"provider=aziot_keys,input=pem";
 
 /// The version of the provider.
 const VERSION: &CStr =
@@ -279,6 +283,7 @@ unsafe extern "C" fn query_operation(
         sys::OSSL_OP_KEYMGMT => KEY_MANAGEMENT.as_ptr(),
         sys::OSSL_OP_SIGNATURE => SIGNATURES.as_ptr(),
         sys::OSSL_OP_ASYM_CIPHER => CIPHERS.as_ptr(),
+        sys::OSSL_OP_DECODER => DECODERS.as_ptr(),
         sys::OSSL_OP_STORE => STORES.as_ptr(),
         _ => ptr::null(),
     }
@@ -289,9 +294,18 @@ const fn algorithm(
     implementation: *const OSSL_DISPATCH,
     description: &'static CStr,
 ) -> OSSL_ALGORITHM {
+    with_properties(names, PROPERTIES, implementation, description)
+}
+
+const fn with_properties(
+    names: &'static CStr,
+    properties: &'static CStr,
+    implementation: *const OSSL_DISPATCH,
+    description: &'static CStr,
+) -> OSSL_ALGORITHM {
     OSSL_ALGORITHM {
         algorithm_names: names.as_ptr(),
-        property_definition: PROPERTIES.as_ptr(),
+        property_definition: properties.as_ptr(),
         implementation,
         algorithm_description: description.as_ptr(),
     }
@@ -333,6 +347,23 @@ static CIPHERS: Table<OSSL_ALGORITHM, 2> = Table([
         RSA_NAMES,
         cipher::RSA.as_ptr(),
         c"RSA decryption in the Keys Service",
+    ),
+    NO_ALGORITHM,
+]);
+
+/// A name in a file says nothing of the type of the key: libcrypto asks the one for the type that it looks for, or for any.
+static DECODERS: Table<OSSL_ALGORITHM, 3> = Table([
+    with_properties(
+        EC_NAMES,
+        DECODER_PROPERTIES,
+        decoder::DECODER.as_ptr(),
+        c"names of key pairs of the Keys Service in PEM",
+    ),
+    with_properties(
+        RSA_NAMES,
+        DECODER_PROPERTIES,
+        decoder::DECODER.as_ptr(),
+        c"names of key pairs of the Keys Service in PEM",
     ),
     NO_ALGORITHM,
 ]);

@@ -1,7 +1,7 @@
 //! The store loader (operation 22): from a URI to a key.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::ptr;
 use std::sync::Arc;
 
@@ -127,28 +127,44 @@ impl Loader {
             raise(c"store_load", Reason::Argument, wrong);
             return None;
         }
-        let remote = match self.remote_key() {
-            Ok(remote) => remote,
-            Err(reason) => {
-                raise(c"store_load", Reason::Load, reason);
-                return None;
-            }
-        };
-        let key = Key::of(Arc::clone(&self.provider), remote, private);
-        if key.is_none() {
-            raise_alone(c"store_load");
-        }
-        key
+        let socket = self.socket.as_deref();
+        load_key(
+            &self.provider,
+            socket,
+            &self.uri.name,
+            private,
+            c"store_load",
+        )
     }
+}
 
-    fn remote_key(&self) -> Result<RemoteKey, String> {
-        let client = self.provider.client(self.socket.as_deref())?;
-        match &self.uri.name {
+/// Asks the Keys Service for a key. If that fails, the reason is on the queue, in the name of `function`.
+pub fn load_key(
+    provider: &Arc<Provider>,
+    socket: Option<&Path>,
+    name: &KeyName,
+    private: bool,
+    function: &CStr,
+) -> Option<Key> {
+    let remote = provider.client(socket).and_then(|client| {
+        match name {
             KeyName::Handle(handle) => RemoteKey::load(&client, KeyHandle::new(handle.as_str())),
             KeyName::Id(id) => RemoteKey::load_by_id(&client, id),
         }
         .map_err(|error| error.to_string())
+    });
+    let remote = match remote {
+        Ok(remote) => remote,
+        Err(reason) => {
+            raise(function, Reason::Load, reason);
+            return None;
+        }
+    };
+    let key = Key::of(Arc::clone(provider), remote, private);
+    if key.is_none() {
+        raise_alone(function);
     }
+    key
 }
 
 unsafe extern "C" fn load(
@@ -171,11 +187,20 @@ unsafe extern "C" fn load(
     let Some(key) = loader.load(private) else {
         return 0;
     };
+    // SAFETY: the callback and its argument belong together.
+    unsafe { hand_over(key, callback, arg) }
+}
+
+/// Gives libcrypto a key, by a reference that key management takes it out of (`keymgmt_load`).
+///
+/// # Safety
+///
+/// The callback and its argument belong together.
+pub unsafe fn hand_over(key: Key, callback: OSSL_CALLBACK, arg: *mut c_void) -> c_int {
     let data_type = key.key_type.name();
     let mut object_type = sys::OSSL_OBJECT_PKEY;
-    // Key management takes the key out of here (`keymgmt_load`).
     let mut slot = keymgmt::into_raw(key);
-    // SAFETY: the slot is as long as a pointer, and outlives the call; the callback and its argument belong together.
+    // SAFETY: the slot is as long as a pointer, and outlives the call; the rest is the caller's promise.
     unsafe {
         let reference =
             std::slice::from_raw_parts((&raw mut slot).cast::<u8>(), size_of::<*mut c_void>());
@@ -208,8 +233,8 @@ unsafe extern "C" fn close(loader: *mut c_void) -> c_int {
 }
 
 /// Hands a public key to another provider. A private one stays here.
-unsafe extern "C" fn export_object(
-    _loader: *mut c_void,
+pub unsafe extern "C" fn export_object(
+    _context: *mut c_void,
     reference: *const c_void,
     size: usize,
     callback: OSSL_CALLBACK,
@@ -218,7 +243,7 @@ unsafe extern "C" fn export_object(
     if reference.is_null() || size != size_of::<*mut c_void>() {
         return 0;
     }
-    // SAFETY: the slot of `load`, and the key in it.
+    // SAFETY: the slot of `hand_over`, and the key in it.
     let key = unsafe { keymgmt::borrow(ptr::read_unaligned(reference.cast::<*const c_void>())) };
     let Some(key) = key.filter(|key| !key.has(SELECT_PRIVATE_KEY)) else {
         return 0;

@@ -4,15 +4,18 @@
     reason = "these are the names of OpenSSL's headers"
 )]
 
-use std::ffi::{c_char, c_int, c_uchar, c_uint, c_void};
+use std::ffi::{c_char, c_int, c_long, c_uchar, c_uint, c_void};
 
 pub use openssl_sys::{
-    EVP_DigestVerifyFinal, EVP_DigestVerifyUpdate, EVP_MD, EVP_MD_CTX, EVP_PKEY, EVP_PKEY_CTX,
+    BIO, EVP_DigestVerifyFinal, EVP_DigestVerifyUpdate, EVP_MD, EVP_MD_CTX, EVP_PKEY, EVP_PKEY_CTX,
     OSSL_LIB_CTX, OSSL_PARAM, OSSL_PROVIDER,
 };
 
 /// `openssl/core.h`.
 pub enum OSSL_CORE_HANDLE {}
+
+/// `openssl/core.h`.
+pub enum OSSL_CORE_BIO {}
 
 /// `openssl/evp.h`.
 pub enum EVP_KEYMGMT {}
@@ -87,6 +90,7 @@ pub const OSSL_OP_KEYMGMT: c_int = 10;
 pub const OSSL_OP_KEYEXCH: c_int = 11;
 pub const OSSL_OP_SIGNATURE: c_int = 12;
 pub const OSSL_OP_ASYM_CIPHER: c_int = 13;
+pub const OSSL_OP_DECODER: c_int = 21;
 pub const OSSL_OP_STORE: c_int = 22;
 
 /// `openssl/core_dispatch.h`: parts of a key.
@@ -129,9 +133,23 @@ pub struct ERR_STRING_DATA {
 
 unsafe extern "C" {
     // openssl/err.h
+    pub fn BIO_new_from_core_bio(ctx: *mut OSSL_LIB_CTX, bio: *mut OSSL_CORE_BIO) -> *mut BIO;
+    pub fn BIO_free(bio: *mut BIO) -> c_int;
+    pub fn CRYPTO_clear_free(ptr: *mut c_void, num: usize, file: *const c_char, line: c_int);
+    pub fn PEM_read_bio(
+        bio: *mut BIO,
+        name: *mut *mut c_char,
+        header: *mut *mut c_char,
+        data: *mut *mut c_uchar,
+        len: *mut c_long,
+    ) -> c_int;
+
+    pub fn ERR_set_mark() -> c_int;
+    pub fn ERR_pop_to_mark() -> c_int;
     pub fn ERR_new();
     pub fn ERR_set_debug(file: *const c_char, line: c_int, func: *const c_char);
     pub fn ERR_set_error(lib: c_int, reason: c_int, fmt: *const c_char, ...);
+    pub fn ERR_add_error_data(num: c_int, ...);
     pub fn ERR_get_next_error_library() -> c_int;
     pub fn ERR_load_strings_const(strings: *const ERR_STRING_DATA) -> c_int;
     pub fn ERR_peek_last_error_all(

@@ -48,6 +48,10 @@ pub(crate) unsafe extern "C" fn report(
     Rc::OK
 }
 
+pub(crate) unsafe extern "C" fn begin_moment() {
+    STORE.begin_moment();
+}
+
 fn tell_key(report: &store::KeyReport, visit: VisitKey, context: *mut c_void) {
     let id = report.id.as_deref().map(c_text);
     let place = report.place.as_deref().map(c_text);

@@ -16,6 +16,30 @@ const HMAC: u32 = SIGN_MECHANISM_HMAC_SHA256;
 const ECDSA: u32 = SIGN_MECHANISM_ECDSA;
 
 #[test]
+fn a_caller_says_when_files_may_have_changed() {
+    let (_dir, home) = scratch();
+    let keys = Keys::with_home(&home);
+    for id in ["k", "pair"] {
+        keys.begin_moment();
+        if id == "k" {
+            assert_eq!(keys.import(id, &[7; 32]), Rc::OK);
+        } else {
+            assert_eq!(keys.create_pair(id, Some("ec-p256")), Rc::OK);
+        }
+        settle();
+        let load = || match id {
+            "k" => (keys.load(id), keys.try_load(id)),
+            _ => (keys.load_pair(id), keys.try_load_pair(id)),
+        };
+        assert_eq!(load(), (Rc::OK, Rc::OK));
+        fs::remove_file(file_of(&home, id)).unwrap();
+        assert_eq!(load(), (Rc::OK, Rc::OK));
+        keys.begin_moment();
+        assert_eq!(load(), (INVALID, BLOCKED));
+    }
+}
+
+#[test]
 fn symmetric_keys_are_used_from_memory() {
     let (_dir, home) = scratch();
     let keys = Keys::with_home(&home);

@@ -71,6 +71,11 @@ impl Keys {
         unsafe { import(c(id).as_ptr(), bytes.as_ptr(), bytes.len(), usage) }
     }
 
+    pub fn begin_moment(&self) {
+        // SAFETY: it may be called at any time.
+        unsafe { self.list.begin_moment.unwrap()() };
+    }
+
     pub fn load(&self, id: &str) -> Rc {
         with_id(self.list.public.load_key, id)
     }

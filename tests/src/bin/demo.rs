@@ -1,8 +1,9 @@
 //! `make demo`: the main job for a newcomer, end to end, in a throw-away root.
 //!
 //! A device gets its identity from a simulated DPS, a module gets one from a simulated IoT Hub, and a token for it is signed
-//! with a key that never leaves the Keys Service. Then the cloud goes away, and then the key is wrong. Every step is printed,
-//! checked and timed; the exit status is non-zero if one failed; nothing is left behind.
+//! with a key that never leaves the Keys Service. With another one, a program of others authenticates itself in TLS. Then the
+//! cloud goes away, and then the key is wrong. Every step is printed, checked and timed; the exit status is non-zero if one
+//! failed; nothing is left behind.
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -18,6 +19,9 @@ use base64ct::{Base64, Encoding as _};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::{Value, json};
 use sha2::Sha256;
+
+#[path = "demo/mutual_tls.rs"]
+mod mutual_tls;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -63,6 +67,8 @@ fn demo() -> Outcome<()> {
         "aziotctl config apply".to_owned(),
         millis(started.elapsed()),
     ));
+
+    mutual_tls::permit(&device)?;
 
     heading("3. The services");
     let keyd = device.start("aziot-keyd", &simulator)?;
@@ -123,7 +129,14 @@ fn demo() -> Outcome<()> {
     expect(status_forged == 401, "the hub accepts a forged token")?;
     let memory = [("keyd", keyd.memory()?), ("identityd", identityd.memory()?)];
 
-    heading("7. The cloud goes away, the services restart");
+    heading("7. Mutual TLS with a key that never leaves the Keys Service");
+    let took = mutual_tls::show(&device)?;
+    rows.push((
+        "mutual TLS, with the program's start".to_owned(),
+        millis(took),
+    ));
+
+    heading("8. The cloud goes away, the services restart");
     identityd.stop()?;
     keyd.stop()?;
     simulator.stop_listening()?;
@@ -156,7 +169,7 @@ fn demo() -> Outcome<()> {
     identityd.stop()?;
     keyd.stop()?;
 
-    heading("8. A wrong key, and what the user is told");
+    heading("9. A wrong key, and what the user is told");
     let wrong = Device::new(&place.path().join("wrong"))?;
     let wrong_config =
         self::super_config(&simulator, "gateway-8", b"not the key that belongs to it  ");

@@ -1,6 +1,6 @@
 //! By way of a proxy.
 
-use aziot_tests::proxy::Proxy;
+use aziot_tests::http_proxy::Proxy;
 use aziot_tests::simulator::est::Realm;
 
 use crate::device::{Bench, Plan, names, request};

@@ -3,6 +3,7 @@
 use super::super::error::{Error, ErrorKind, Syntax};
 use super::super::scan::{self, Fault};
 use super::Reader;
+use crate::search;
 
 impl<'a> Reader<'a> {
     pub(crate) fn string_bytes(
@@ -24,10 +25,7 @@ impl<'a> Reader<'a> {
         let mut written = 0;
         loop {
             let rest = self.rest.get(read..).unwrap_or_default();
-            let Some(run) = rest
-                .iter()
-                .position(|&byte| byte < 0x20 || byte == b'"' || byte == b'\\')
-            else {
+            let Some(run) = search::position(rest, scan::is_special) else {
                 return Err(self.string_fault(Syntax::EofInString, written, self.rest.len()));
             };
             let special = rest.get(run).copied();

@@ -391,6 +391,41 @@ fn a_parsed_key_serves_until_its_file_changes_in_any_way() {
 }
 
 #[test]
+fn in_one_moment_a_file_is_looked_at_once() {
+    let (home, store) = store();
+    let path = file_of(&home, "k");
+    let remember = || {
+        settle();
+        assert!(store.key("k").is_ok());
+    };
+    let used = || store.cached_key("k").map(|key| tag(&key));
+    store.import_key("k", b"first key", SIGN).unwrap();
+    remember();
+
+    store.begin_moment();
+    assert_eq!(used(), Some(tag_of(b"first key")));
+    fs::write(&path, "other key").unwrap();
+    assert_eq!(used(), Some(tag_of(b"first key")));
+    store.begin_moment();
+    assert_eq!(used(), None);
+
+    // What this process changes counts in the same moment.
+    remember();
+    assert_eq!(used(), Some(tag_of(b"other key")));
+    store.import_key("k", b"third key", SIGN).unwrap();
+    assert_eq!(used(), None);
+
+    // A moment is one thread's.
+    remember();
+    assert_eq!(used(), Some(tag_of(b"third key")));
+    fs::write(&path, "fourth ky").unwrap();
+    thread::scope(|scope| {
+        let other = scope.spawn(used);
+        assert_eq!(other.join().unwrap(), None);
+    });
+}
+
+#[test]
 fn own_writes_and_new_settings_drop_parsed_keys() {
     let (_home, store) = store();
     store.import_key("k", b"one", SIGN).unwrap();

@@ -44,6 +44,7 @@ pub struct Extended {
     pub key_location: abi::KeyLocation,
     pub sweep: abi::Sweep,
     pub report: abi::Report,
+    pub begin_moment: abi::BeginMoment,
 }
 
 /// Why the library cannot be used at all.
@@ -193,6 +194,7 @@ impl Functions {
             key_location: member!(list.key_location),
             sweep: member!(list.sweep),
             report: member!(list.report),
+            begin_moment: member!(list.begin_moment),
         });
         Ok(functions)
     }

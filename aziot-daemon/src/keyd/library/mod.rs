@@ -135,6 +135,14 @@ impl Library {
         }
     }
 
+    /// Begins a moment of this thread, in which the library looks at the file of each key only once.
+    pub fn begin_moment(&self) {
+        if let Some(extended) = &self.functions.extended {
+            // SAFETY: takes no arguments, may be called at any time.
+            unsafe { (extended.begin_moment)() };
+        }
+    }
+
     /// `create_key_if_not_exists`.
     pub fn create_key(&self, mode: Mode, id: &str, usage: u32) -> Called<()> {
         self.may_wait(mode, id)?;

@@ -79,6 +79,11 @@ mod tests {
     fn as_openssl_makes_them() {
         let rsa = Rsa::generate(2048).unwrap();
         let key = openssl::pkey::PKey::from_rsa(rsa.clone()).unwrap();
+        // OpenSSL 1.1 does not sign with these.
+        let truncated = ["sha512-224", "sha512-256"]
+            .into_iter()
+            .filter(|_| openssl::version::number() >= 0x3000_0000)
+            .map(|name| MessageDigest::from_name(name).unwrap());
         for digest in [
             MessageDigest::sha1(),
             MessageDigest::sha224(),
@@ -89,10 +94,11 @@ mod tests {
             MessageDigest::sha3_256(),
             MessageDigest::sha3_384(),
             MessageDigest::sha3_512(),
-            MessageDigest::from_name("sha512-224").unwrap(),
-            MessageDigest::from_name("sha512-256").unwrap(),
             MessageDigest::from_name("md5-sha1").unwrap(),
-        ] {
+        ]
+        .into_iter()
+        .chain(truncated)
+        {
             let mut signer = Signer::new(digest, &key).unwrap();
             let signature = signer.sign_oneshot_to_vec(b"message").unwrap();
             let mut signed = vec![0; 256];

@@ -13,6 +13,7 @@ mod pairs;
 mod process;
 mod root;
 mod table;
+mod tls;
 mod tokens;
 
 use std::path::{Path, PathBuf};
@@ -90,6 +91,7 @@ fn run(arguments: &Arguments) -> Result<Table, String> {
         minimal: existing(&tools.join("minimal"), "scripts/build-tools")?,
         allocspy: existing(&tools.join("allocspy.so"), "scripts/build-tools")?,
         softhsm: existing(&tools.join("softhsm"), "scripts/build-tools")?,
+        tls: existing(&tools.join("tls"), "scripts/build-tools")?,
         aziotd: existing(&programs.join("aziotd"), "make release")?,
         programs: existing(&programs, "make release")?,
         seconds: arguments.seconds,
