@@ -8,7 +8,6 @@ use aziot_crypto::openssl::OpenSslVerifier;
 use aziot_crypto::x509::{
     Certificate, CertificationRequest, Issuer, Serial, Template, Validity, build, name, spki,
 };
-use zeroize::Zeroizing;
 
 use super::error::Error;
 use super::store::Store;
@@ -35,7 +34,7 @@ pub struct NamedIssuer {
     /// The id of the issuer's certificate.
     pub id: String,
     /// The handle of its key.
-    pub key: Zeroizing<String>,
+    pub key: KeyHandle,
 }
 
 /// How a certificate is to be issued.
@@ -70,7 +69,7 @@ enum IssuerCert {
 /// The key that signs.
 #[derive(Debug)]
 enum Key {
-    Handle(Zeroizing<String>),
+    Handle(KeyHandle),
     Id(String),
 }
 
@@ -233,7 +232,7 @@ impl Terms {
             }
         };
         if let Key::Handle(handle) = &self.key {
-            certs::check_issuer_key(handle).map_err(Error::Told)?;
+            certs::check_issuer_key(handle.as_str()).map_err(Error::Told)?;
         }
         Ok(Issuance {
             chain,
@@ -297,7 +296,7 @@ fn leaf(tools: &Tools, request: &[u8], issuance: &Issuance) -> Result<Vec<u8>, E
         Some(subject) => encode_name(subject, &mut room)?,
     };
     let signer = match &issuance.key {
-        Key::Handle(handle) => RemoteSigner::load(&tools.keys, KeyHandle::new(handle.as_str())),
+        Key::Handle(handle) => RemoteSigner::load(&tools.keys, handle.clone()),
         Key::Id(id) => RemoteSigner::load_by_id(&tools.keys, id),
     }
     .map_err(Error::internal)?;

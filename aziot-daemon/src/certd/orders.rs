@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use aziot_core::api::certs::CreateCertificate;
 use sha2::{Digest as _, Sha256};
-use zeroize::Zeroizing;
 
 use super::error::Error;
 use super::issue::{self, NamedIssuer, Next, Prepared, Way};
 use super::target::Target;
 use super::writes::{Change, Write};
 use super::{Certd, Event};
+use crate::client::KeyHandle;
 use crate::lanes::Lane;
 use crate::service::{Context, RequestId};
 
@@ -57,7 +57,7 @@ impl Certd {
         let id = create.cert_id;
         let issuer = create.issuer.map(|issuer| NamedIssuer {
             id: issuer.cert_id.to_owned(),
-            key: Zeroizing::new(issuer.private_key_handle.to_owned()),
+            key: KeyHandle::new(issuer.private_key_handle),
         });
         let way = Way::of(&self.settings, &self.tools.store, id, issuer);
         let target = self.tools.store.target(&self.settings.preloaded_certs, id);

@@ -92,15 +92,8 @@ impl Store {
             in_place: true,
             ..file::Options::new(self.file_mode)
         };
-        match file::replace(path, text.as_bytes(), options) {
-            // What is asked for is done; only a power cut could still undo it.
-            Err(error) if error.step() == file::Step::SyncDirectory => {
-                log::warn!("{error}");
-                Ok(())
-            }
-            result => result
-                .map_err(|error| Error::internal("could not write cert file").caused_by(error)),
-        }
+        done(file::replace(path, text.as_bytes(), options))
+            .map_err(|error| Error::internal("could not write cert file").caused_by(error))
     }
 
     /// Removes a certificate, if it is there.
@@ -112,8 +105,7 @@ impl Store {
         if matches!(target.place(), Place::Store(_)) {
             self.make_directory()?;
         }
-        file::remove(path)
-            .map(drop)
+        done(file::remove(path).map(drop))
             .map_err(|error| Error::internal("could not delete cert file").caused_by(error))
     }
 
@@ -210,6 +202,17 @@ impl Store {
             .map_err(|error| {
                 Error::internal("could not get file path corresponding to cert ID").caused_by(error)
             })
+    }
+}
+
+/// A change that cannot be made to last is a change all the same: only a power cut could still undo it.
+fn done(result: Result<(), file::Error>) -> Result<(), file::Error> {
+    match result {
+        Err(error) if error.step() == file::Step::SyncDirectory => {
+            log::warn!("{error}");
+            Ok(())
+        }
+        result => result,
     }
 }
 

@@ -19,7 +19,7 @@ use super::tools::Tools;
 use super::{Event, clock};
 use crate::client::{self, Request, Response};
 use crate::lanes::Done;
-use crate::sys::random;
+use crate::random::random;
 
 /// Room for a request target: two ids and the rest, every byte of an id encoded.
 const TARGET: usize = 2048;

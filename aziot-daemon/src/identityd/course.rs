@@ -15,8 +15,8 @@ use super::link::{News, Sign};
 use super::provision::{self, End, Run, Trigger, manual};
 use super::{CLOCK, Event, Identityd, RETRY, busy, clock};
 use crate::lanes::Lane;
+use crate::random::random;
 use crate::service::{Context, RequestId};
-use crate::sys::random;
 
 /// The pause after the first attempt that failed.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);

@@ -54,7 +54,6 @@ use crate::config_files::ConfigFiles;
 use crate::lanes::Lane;
 use crate::outcome::Fatal;
 use crate::paths::{Root, Service as Which};
-use crate::random::random;
 use crate::server::{self, Setup};
 use crate::service::{Alarm, Context, Handled, Reply, Request, RequestId, Service};
 use crate::timing::Timing;

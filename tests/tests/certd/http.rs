@@ -16,6 +16,9 @@ fn with_type(method: &str, path: &str, kind: Option<&str>, body: &str) -> String
     )
 }
 
+/// Method, target, content type, body; status and body of the answer.
+type Row<'a> = (&'a str, &'a str, Option<&'a str>, &'a str, u16, &'a str);
+
 #[test]
 fn cs_17_the_exchanges_of_the_contract() {
     let services = Services::start("");
@@ -36,7 +39,7 @@ fn cs_17_the_exchanges_of_the_contract() {
         "{\"message\":\"parameter \\\"id\\\" has an invalid value\\ncaused by: not found\"}";
     let missing = "{\"message\":\"missing request body\"}";
     let all = format!("/certificates?{VERSION}");
-    let rows: [(&str, &str, Option<&str>, &str, u16, &str); 14] = [
+    let rows: [Row<'_>; 14] = [
         ("GET", &path, None, "", 200, "{\"pem\":\"hello\"}"),
         ("DELETE", &path, None, "", 204, ""),
         ("DELETE", &path, None, "", 204, ""),
