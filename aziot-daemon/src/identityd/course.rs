@@ -13,9 +13,8 @@ use super::error::{Class, Error};
 use super::hub::{Failure, Hub as _, Kind};
 use super::link::{News, Sign};
 use super::provision::{self, End, Run, Trigger, manual};
-use super::{CLOCK, Event, Identityd, RETRY, busy, clock};
+use super::{CLOCK, Event, Identityd, RETRY, busy, clock, random};
 use crate::lanes::Lane;
-use crate::random::random;
 use crate::service::{Context, RequestId};
 
 /// The pause after the first attempt that failed.
