@@ -26,7 +26,7 @@ pub enum Lane {
     Sibling,
     /// IoT Hub, for clients.
     Cloud,
-    /// EST servers. Eight threads: two for each authority, so that three that do not answer leave room for a fourth.
+    /// EST servers. Eight threads: two for each server, so that three that do not answer leave room for a fourth.
     Enrolment,
     /// The provisioning procedure, of which there is one at a time. It has a thread of its own, so that a hub that keeps
     /// clients waiting does not keep the device from asking DPS for another.

@@ -202,16 +202,3 @@ pub fn with_umask<T>(mask: u32, work: impl FnOnce() -> T) -> T {
     unsafe { libc::umask(old) };
     result
 }
-
-/// Anything, for spreading out retries.
-#[must_use]
-pub fn random() -> u32 {
-    let mut bytes = [0; 4];
-    match rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::NONBLOCK) {
-        Ok(_) => u32::from_ne_bytes(bytes),
-        // Not for secrets: the clock will do where there is no randomness yet.
-        Err(_) => std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .map_or(0, |now| now.subsec_nanos().wrapping_mul(0x9e37_79b1)),
-    }
-}

@@ -28,6 +28,8 @@ struct Shared {
     upstream: std::path::PathBuf,
     stop_at: usize,
     side: Side,
+    /// The beginning of the request lines that are answered with 500, and how many of them still are.
+    refused: Option<(String, AtomicUsize)>,
     exchanges: AtomicUsize,
     reached: Mutex<bool>,
     changed: Condvar,
@@ -40,11 +42,31 @@ impl Gate {
     /// # Errors
     /// When it cannot listen.
     pub fn start(socket: &Path, upstream: &Path, stop_at: usize, side: Side) -> io::Result<Self> {
+        Self::open(socket, upstream, (stop_at, side), None)
+    }
+
+    /// As [`start`](Self::start), but never stops: the first `count` requests whose line begins with `line` are answered with 500
+    /// and go no further.
+    ///
+    /// # Errors
+    /// When it cannot listen.
+    pub fn refusing(socket: &Path, upstream: &Path, line: &str, count: usize) -> io::Result<Self> {
+        let refused = Some((line.to_owned(), AtomicUsize::new(count)));
+        Self::open(socket, upstream, (0, Side::Before), refused)
+    }
+
+    fn open(
+        socket: &Path,
+        upstream: &Path,
+        (stop_at, side): (usize, Side),
+        refused: Option<(String, AtomicUsize)>,
+    ) -> io::Result<Self> {
         let listener = UnixListener::bind(socket)?;
         let shared = Arc::new(Shared {
             upstream: upstream.to_owned(),
             stop_at,
             side,
+            refused,
             exchanges: AtomicUsize::new(0),
             reached: Mutex::new(false),
             changed: Condvar::new(),
@@ -86,6 +108,18 @@ fn serve(shared: &Shared, mut client: UnixStream) -> io::Result<()> {
         let number = shared.exchanges.fetch_add(1, Ordering::SeqCst) + 1;
         if number == shared.stop_at && shared.side == Side::Before {
             return stop(shared, &mut client);
+        }
+        if let Some((line, left)) = &shared.refused
+            && format!("{} {}", request.method, request.target).starts_with(line)
+            && left
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
+                    left.checked_sub(1)
+                })
+                .is_ok()
+        {
+            let answer = "HTTP/1.1 500 Internal Server Error\r\ncontent-type: application/json\r\ncontent-length: 28\r\n\r\n{\"message\":\"internal error\"}";
+            client.write_all(answer.as_bytes())?;
+            continue;
         }
         let mut bytes = format!("{} {} HTTP/1.1\r\n", request.method, request.target).into_bytes();
         for (name, value) in &request.headers {

@@ -16,10 +16,9 @@ use super::error::{Class, Error};
 use super::hub::{Failure, Hub, Kind, Module, ModuleKeys};
 use super::link::Sign;
 use super::tools::Tools;
-use super::{Event, clock};
+use super::{Event, clock, random};
 use crate::client::{self, Request, Response};
 use crate::lanes::Done;
-use crate::sys::random;
 
 /// Room for a request target: two ids and the rest, every byte of an id encoded.
 const TARGET: usize = 2048;

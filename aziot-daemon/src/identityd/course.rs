@@ -13,10 +13,9 @@ use super::error::{Class, Error};
 use super::hub::{Failure, Hub as _, Kind};
 use super::link::{News, Sign};
 use super::provision::{self, End, Run, Trigger, manual};
-use super::{CLOCK, Event, Identityd, RETRY, busy, clock};
+use super::{CLOCK, Event, Identityd, RETRY, busy, clock, random};
 use crate::lanes::Lane;
 use crate::service::{Context, RequestId};
-use crate::sys::random;
 
 /// The pause after the first attempt that failed.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);

@@ -6,7 +6,7 @@ use aziot_core::provisioning::HubReachability;
 use aziot_core::retry::{Backoff, MAX_RETRY_AFTER, NetworkCause};
 
 use super::error::Error;
-use crate::sys::random;
+use super::random;
 
 /// The pause before the first probe of a hub that has asked for fewer requests: that of the first throttled attempt.
 const THROTTLED_PAUSE: Duration = Duration::from_secs(60);

@@ -54,7 +54,6 @@ use crate::config_files::ConfigFiles;
 use crate::lanes::Lane;
 use crate::outcome::Fatal;
 use crate::paths::{Root, Service as Which};
-use crate::random::random;
 use crate::server::{self, Setup};
 use crate::service::{Alarm, Context, Handled, Reply, Request, RequestId, Service};
 use crate::timing::Timing;
@@ -477,6 +476,18 @@ fn busy() -> Error {
         Class::Internal,
         "too many operations are under way; try again",
     )
+}
+
+/// Anything, for spreading out retries.
+fn random() -> u32 {
+    let mut bytes = [0; 4];
+    match rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::NONBLOCK) {
+        Ok(_) => u32::from_ne_bytes(bytes),
+        // Not for secrets: the clock will do where there is no randomness yet.
+        Err(_) => std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |now| now.subsec_nanos().wrapping_mul(0x9e37_79b1)),
+    }
 }
 
 impl Service for Identityd {

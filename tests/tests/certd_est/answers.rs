@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use aziot_tests::client;
 use aziot_tests::simulator::est::{Form, Realm, WELL_KNOWN, Yields};
-use aziot_tests::simulator::{Action, CannedResponse, Fault};
+use aziot_tests::simulator::{Action, CannedResponse, Config, Fault, Simulator};
 
 use crate::device::{Bench, Plan, VERSION, names, new_key, request, request_for};
 
@@ -98,7 +98,7 @@ fn cs_35_refusals_leave_what_there_was() {
         fails(
             &bench,
             &before,
-            &format!("EST endpoint did not return successful response: {status}"),
+            &format!("the EST server answered {status}"),
         );
     }
     bench.created("dev", &request("dev"));
@@ -112,17 +112,9 @@ fn cs_35_html_of_a_portal_is_no_certificate() {
         .est
         .add_fault(Fault::once(Action::Respond(page)).on_route("est-simpleenroll"))
         .unwrap();
-    fails(
-        &bench,
-        &before,
-        "EST response has unexpected content-type header: text/html",
-    );
+    fails(&bench, &before, "content type \"text/html\"");
     with(&bench, |realm| realm.content_type = None);
-    fails(
-        &bench,
-        &before,
-        "EST response does not contain content-type header",
-    );
+    fails(&bench, &before, "content type");
 }
 
 #[test]
@@ -162,7 +154,7 @@ fn cs_35_a_server_that_is_not_trusted_gets_nothing() {
     ] {
         let seen = bench.est.last_request();
         bench.est.add_fault(Fault::always(action)).unwrap();
-        fails(&bench, &before, "the server certificate is not trusted");
+        fails(&bench, &before, "is not trusted");
         bench.est.clear_faults();
         assert_eq!(bench.est.last_request(), seen, "nothing was sent");
     }
@@ -258,41 +250,38 @@ fn a_body_without_end_is_given_up() {
 
 #[test]
 fn a_server_that_hangs_delays_only_its_own_request() {
+    let silent = tempfile::tempdir().unwrap();
+    let silent = Simulator::start(Config::new(silent.path())).unwrap();
+    silent
+        .add_fault(Fault::always(Action::HangConnection))
+        .unwrap();
     let plan = Plan {
-        tables: "[cert_issuance.dev]\nmethod = \"est\"\n[cert_issuance.hangs]\nmethod = \"est\"\nurl = \"{base}/hangs\"\n".to_owned(),
+        tables: format!(
+            "[cert_issuance.dev]\nmethod = \"est\"\n[cert_issuance.hangs]\nmethod = \"est\"\nurl = \"{}\"\n",
+            silent.est_url(WELL_KNOWN)
+        ),
+        // Time enough for a busy machine to do all the rest before the deadline.
+        launch: |launch| launch.time_scale(0.5),
         ..Plan::open()
     };
     let bench = Bench::new(&plan);
-    bench.est.set_realm("hangs", Realm::default());
-    bench
-        .est
-        .add_fault(Fault::always(Action::Hang).on_path("/hangs/*"))
-        .unwrap();
     bench.import("there", "some text");
     std::thread::scope(|scope| {
         let hanging: Vec<_> = (0..6)
             .map(|_| scope.spawn(|| bench.create("hangs", &request("hangs"))))
             .collect();
-        assert!(bench.est.wait_for_requests(0, 1, client::PATIENCE));
-        let begin = Instant::now();
+        client::eventually("they hang", || silent.connection_counts().0 >= 2);
         let path = format!("/certificates/there?{VERSION}");
         assert_eq!(client::get(bench.certd.socket(), &path).status, 200);
         bench.import("there", "other text");
         bench.import("hangs", "may be written meanwhile");
-        assert!(
-            begin.elapsed() < Duration::from_secs(3),
-            "{:?}",
-            begin.elapsed()
-        );
         assert_eq!(names(&bench.created("dev", &request("dev"))), WHOLE);
         assert!(
-            hanging.iter().any(|one| !one.is_finished()),
-            "they hang, until their deadline"
+            hanging.iter().all(|one| !one.is_finished()),
+            "all of this was done while they hang"
         );
         for one in hanging {
             one.join().unwrap().assert_message(500, "internal error");
         }
     });
-    bench.est.clear_faults();
-    bench.created("hangs", &request("hangs"));
 }

@@ -215,11 +215,7 @@ fn a_transient_failure_costs_neither_key_nor_identity() {
         .est
         .add_fault(Fault::always(Action::Respond(trouble)))
         .unwrap();
-    bench.refused(
-        "dev",
-        &request("dev"),
-        "EST endpoint did not return successful response: 500",
-    );
+    bench.refused("dev", &request("dev"), "the EST server answered 500");
     bench.est.clear_faults();
     // The Keys Service is gone for a while.
     let socket = bench.keyd.socket().to_owned();

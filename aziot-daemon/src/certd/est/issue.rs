@@ -148,9 +148,9 @@ impl Est {
     }
 
     fn start(&mut self, mut order: Order, cx: &mut Context<'_, Certd>) {
-        let authority = order.access.server.authority.clone();
+        let server = order.access.server.clone();
         let Some(shared) = self.shared.clone() else {
-            self.queue.finished(&authority);
+            self.queue.finished(&server);
             return Self::conclude(order, Err(Error::busy()), cx);
         };
         order.attempts += 1;
@@ -163,7 +163,7 @@ impl Est {
             Self::note_use(cx);
             self.orders.put(ticket, order);
         } else {
-            self.queue.finished(&authority);
+            self.queue.finished(&server);
             Self::conclude(order, Err(Error::busy()), cx);
         }
     }
@@ -172,7 +172,7 @@ impl Est {
         let Some(order) = self.orders.take(ticket) else {
             return;
         };
-        self.queue.finished(&order.access.server.authority);
+        self.queue.finished(&order.access.server);
         match end {
             End::Issued(pem) => {
                 self.identity_used(&order, cx);

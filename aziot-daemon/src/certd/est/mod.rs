@@ -5,14 +5,14 @@
 //!             enrol()                          store_changed(), configure()
 //!                |                                        |
 //!                v                                        v
-//!   queue per authority --> issue job          examine job --> engine --> alarm
+//!   queue per server    --> issue job          examine job --> engine --> alarm
 //!        ^                   |     |                             |
 //!        |        identity lost    | certificate                 | due
 //!        |                   v     v                             v
 //!        +---- waiting <- rotate job    Event::Issued        rotate job
 //! ```
 //!
-//! The state is in the loop's thread. Of each authority at most [`queue::PER_AUTHORITY`] jobs are under way, the others wait
+//! The state is in the loop's thread. Of each server at most [`queue::PER_SERVER`] jobs are under way, the others wait
 //! here. An identity is rotated by one job at a time, and whoever needs an identity that cannot be used waits for its end. A
 //! rotation does not wait for those who use the identity: whoever is caught by the change in the middle of a handshake is
 //! served again.
@@ -41,7 +41,7 @@ use aziot_core::time::UnixTime;
 
 use self::identity::Found;
 use self::issue::Orders;
-use self::plan::Names;
+use self::plan::{Names, Server};
 use self::queue::Queue;
 use self::renew::Known;
 use self::rotate::Rotated;
@@ -73,7 +73,7 @@ pub enum Event {
     /// A certificate for a client was issued, or not.
     Ended(u64, issue::End),
     /// An identity has got another certificate, or not.
-    Rotated(Names, String, Box<Rotated>),
+    Rotated(Names, Server, Box<Rotated>),
     /// A job has nothing to tell.
     Idle,
 }
@@ -195,8 +195,8 @@ impl Est {
                 }
             }
             Event::Ended(ticket, end) => self.issue_ended(ticket, end, cx),
-            Event::Rotated(names, authority, end) => {
-                self.queue.finished(&authority);
+            Event::Rotated(names, server, end) => {
+                self.queue.finished(&server);
                 self.rotated(&names, &end, cx);
             }
             Event::Idle => return,

@@ -22,7 +22,7 @@ pub struct Access {
 }
 
 /// The base URL of an EST server.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Server {
     tls: bool,
     /// Host and port as in the URL.

@@ -1,18 +1,19 @@
-//! Who waits for an EST server: of each authority only so many jobs are under way at once.
+//! Who waits for an EST server: of each one, which its base URL stands for, only so many jobs are under way at once.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
 use super::issue::Order;
+use super::plan::Server;
 use super::rotate::Task;
 
-/// Jobs for one authority at once. A server that does not answer holds no more threads than these.
-pub const PER_AUTHORITY: usize = 2;
+/// Jobs for one server at once. One that does not answer holds no more threads than these.
+pub const PER_SERVER: usize = 2;
 
 /// What waits for its turn, and what is under way.
 #[derive(Debug, Default)]
 pub struct Queue {
-    running: HashMap<String, usize>,
+    running: HashMap<Server, usize>,
     orders: VecDeque<Order>,
     rotations: VecDeque<Task>,
 }
@@ -33,36 +34,36 @@ impl Queue {
         self.rotations.push_back(task);
     }
 
-    /// Takes the first rotation whose authority has room; it has one of its places from then on.
+    /// Takes the first rotation whose server has room; it has one of its places from then on.
     pub fn next_rotation(&mut self) -> Option<Task> {
         let running = &self.running;
         let at = self
             .rotations
             .iter()
-            .position(|task| has_room(running, &task.access.server.authority))?;
+            .position(|task| has_room(running, &task.access.server))?;
         let task = self.rotations.remove(at)?;
-        self.take_place(&task.access.server.authority);
+        self.take_place(&task.access.server);
         Some(task)
     }
 
-    /// Takes the first order whose authority has room; it has one of its places from then on.
+    /// Takes the first order whose server has room; it has one of its places from then on.
     pub fn next_order(&mut self) -> Option<Order> {
         let running = &self.running;
         let at = self
             .orders
             .iter()
-            .position(|order| has_room(running, &order.access.server.authority))?;
+            .position(|order| has_room(running, &order.access.server))?;
         let order = self.orders.remove(at)?;
-        self.take_place(&order.access.server.authority);
+        self.take_place(&order.access.server);
         Some(order)
     }
 
     /// Gives a place back.
-    pub fn finished(&mut self, authority: &str) {
-        if let Some(count) = self.running.get_mut(authority) {
+    pub fn finished(&mut self, server: &Server) {
+        if let Some(count) = self.running.get_mut(server) {
             *count = count.saturating_sub(1);
             if *count == 0 {
-                self.running.remove(authority);
+                self.running.remove(server);
             }
         }
     }
@@ -88,13 +89,11 @@ impl Queue {
         !(self.running.is_empty() && self.orders.is_empty() && self.rotations.is_empty())
     }
 
-    fn take_place(&mut self, authority: &str) {
-        *self.running.entry(authority.to_owned()).or_default() += 1;
+    fn take_place(&mut self, server: &Server) {
+        *self.running.entry(server.clone()).or_default() += 1;
     }
 }
 
-fn has_room(running: &HashMap<String, usize>, authority: &str) -> bool {
-    running
-        .get(authority)
-        .is_none_or(|count| *count < PER_AUTHORITY)
+fn has_room(running: &HashMap<Server, usize>, server: &Server) -> bool {
+    running.get(server).is_none_or(|count| *count < PER_SERVER)
 }

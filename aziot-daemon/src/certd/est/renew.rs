@@ -17,8 +17,8 @@ use super::rotate::{Cause, Rotated, Task, rotate};
 use super::shared::Shared;
 use super::{Est, Event, RENEW, SOON, subject};
 use crate::lanes::Lane;
+use crate::random::random;
 use crate::service::Context;
-use crate::sys::random;
 
 /// An EST identity, as the loop knows it.
 #[derive(Debug)]
@@ -329,7 +329,7 @@ impl Est {
         self.queue.push_rotation(task);
     }
 
-    /// Starts the rotations that wait and whose authority has room.
+    /// Starts the rotations that wait and whose server has room.
     pub(super) fn start_rotations(&mut self, cx: &mut Context<'_, Certd>) {
         while let Some(mut task) = self.queue.next_rotation() {
             let Some(shared) = self.shared.clone() else {
@@ -338,13 +338,13 @@ impl Est {
             if !matches!(task.cause, Cause::Needed { .. }) {
                 task.by = shared.deadline();
             }
-            let (names, authority) = (task.names.clone(), task.access.server.authority.clone());
-            let (rotated, place) = (names.clone(), authority.clone());
+            let (names, server) = (task.names.clone(), task.access.server.clone());
+            let (rotated, place) = (names.clone(), server.clone());
             let job = move || Event::Rotated(rotated, place, Box::new(rotate(&shared, &task)));
             if self.run(Lane::Enrolment, job, cx) {
                 Self::note_use(cx);
             } else {
-                self.queue.finished(&authority);
+                self.queue.finished(&server);
                 self.rotated(&names, &Rotated::not_begun(Error::busy().one_line()), cx);
             }
         }

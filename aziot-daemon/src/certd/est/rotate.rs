@@ -483,28 +483,35 @@ impl Work<'_> {
     /// After a move that failed.
     fn compare_keys(&self) -> Answer {
         let (tools, names) = (&self.shared.tools, &self.task.names);
-        let compared = keys::load(tools, &names.key).and_then(|key| {
-            let is_for = |key: Option<&PKey<Private>>, text: &Option<Text>| {
-                key.zip(text.as_ref())
-                    .is_some_and(|(key, text)| text.chain.is_for(key))
-            };
-            let new = if is_for(key.as_ref(), &self.new) {
-                Pair::Key
-            } else {
-                let temporary = keys::load(tools, &names.temporary_key())?;
-                if is_for(temporary.as_ref(), &self.new) {
-                    Pair::Temporary
-                } else {
-                    Pair::Neither
-                }
-            };
+        let is_for = |key: Option<&PKey<Private>>, text: &Option<Text>| {
+            key.zip(text.as_ref())
+                .is_some_and(|(key, text)| text.chain.is_for(key))
+        };
+        let key = keys::load(tools, &names.key);
+        if let Ok(key) = &key
+            && is_for(key.as_ref(), &self.new)
+        {
             let old_intact = is_for(key.as_ref(), &self.old);
-            Ok(Keys { new, old_intact })
-        });
-        match compared {
-            Ok(keys) => Answer::Keys(keys),
-            Err(_) => Answer::Failed(Failure::Retryable),
+            return Answer::Keys(Keys {
+                new: Pair::Key,
+                old_intact,
+            });
         }
+        let Ok(temporary) = keys::load(tools, &names.temporary_key()) else {
+            return Answer::Failed(Failure::Retryable);
+        };
+        let new = if is_for(temporary.as_ref(), &self.new) {
+            Pair::Temporary
+        } else {
+            Pair::Neither
+        };
+        let old_intact = match key {
+            Ok(key) => is_for(key.as_ref(), &self.old),
+            // What cannot be read has not been replaced either, as its replacement is where it was.
+            Err(_) if new == Pair::Temporary => is_for(self.key.as_ref(), &self.old),
+            Err(_) => return Answer::Failed(Failure::Retryable),
+        };
+        Answer::Keys(Keys { new, old_intact })
     }
 
     /// Puts the old certificate back beside its key.
