@@ -72,6 +72,8 @@ pub enum Event {
     Examined(Names, u64, Result<Option<Found>, Error>),
     /// A certificate for a client was issued, or not.
     Ended(u64, issue::End),
+    /// The new certificate of an identity and its key are about to be put in place.
+    Committing(Names),
     /// An identity has got another certificate, or not.
     Rotated(Names, Server, Box<Rotated>),
     /// A job has nothing to tell.
@@ -194,6 +196,7 @@ impl Est {
                     self.examined(&names, found, cx);
                 }
             }
+            Event::Committing(names) => return self.committing(&names),
             Event::Ended(ticket, end) => self.issue_ended(ticket, end, cx),
             Event::Rotated(names, server, end) => {
                 self.queue.finished(&server);
