@@ -12,7 +12,7 @@
 //!        +---- waiting <- rotate job    Event::Issued        rotate job
 //! ```
 //!
-//! The state is in the loop's thread. Of each server at most [`queue::PER_SERVER`] jobs are under way, the others wait
+//! The state is in the loop's thread. Of each server at most `PER_SERVER` jobs are under way, the others wait
 //! here. An identity is rotated by one job at a time, and whoever needs an identity that cannot be used waits for its end. A
 //! rotation does not wait for those who use the identity: whoever is caught by the change in the middle of a handshake is
 //! served again.
