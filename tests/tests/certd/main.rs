@@ -4,5 +4,6 @@
 mod config;
 mod http;
 mod issuance;
+mod lint;
 mod status;
 mod store;

@@ -2,11 +2,16 @@
 
 use aziot_tests::certd::{Services, certificate_file, csr, ec_key, issued, root};
 use aziot_tests::client::{Response, request};
+use aziot_tests::openapi::Document;
 use serde_json::Value;
 
+/// All that is told is as documented.
 fn status(services: &Services) -> Response {
     let target = "/status?api-version=2026-11-01";
-    services.connect().exchange(request("GET", target, None))
+    let answer = services.connect().exchange(request("GET", target, None));
+    let promised = Document::load("certs");
+    promised.named("status").check(&answer).unwrap();
+    answer
 }
 
 /// The entry of a certificate.

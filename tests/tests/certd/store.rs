@@ -3,10 +3,12 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
-use aziot_tests::certd::{Services, VERSION, csr, ec_key, reference, root};
+use aziot_tests::certd::{Services, VERSION, csr, ec_key, issued, reference, root};
 use aziot_tests::client::request;
 use aziot_tests::daemon::Launch;
 use aziot_tests::root::{Root, copy_tree};
+use aziot_tests::users;
+use openssl::x509::X509;
 use serde_json::{Value, json};
 
 const NOT_FOUND: &str = "parameter \"id\" has an invalid value\ncaused by: not found";
@@ -42,22 +44,65 @@ fn cs_10_files_of_release_1_6_0_are_found() {
     }
 }
 
-/// The configuration that `config apply` of release 1.6.0 has written, and its store, as they are.
+/// A device of release 1.6.0 with its configuration, keys and certificates, as they are: what is stored is served, files that
+/// are preloaded are read, and a key pair of then is a local CA now, by its id and by a handle of then.
 #[test]
 fn the_device_of_release_1_6_0_is_taken_over() {
-    let root = Root::with_keyd("");
-    copy_tree(&reference("etc/aziot/certd"), &root.join("etc/aziot/certd"));
-    copy_tree(
-        &reference("var/lib/aziot/certd"),
-        &root.join("var/lib/aziot/certd"),
+    let root = Root::new();
+    copy_tree(&reference("etc/aziot"), &root.join("etc/aziot"));
+    copy_tree(&reference("var"), &root.join("var"));
+    // It names the installed places.
+    for service in ["keyd", "certd"] {
+        let generated = format!("etc/aziot/{service}/config.d/00-super.toml");
+        let text = fs::read_to_string(root.join(&generated)).unwrap();
+        let here = root.join("var").display().to_string();
+        root.replace(&generated, text.replace("/var", &here));
+    }
+    // What an administrator adds in a file of theirs.
+    let imported = "imported1-04ad2f0e095e49acb5547fa28dfed155115306a8ea35e31345a234de605cbdea.cer";
+    let imported = root.join("var/lib/aziot/certd/certs").join(imported);
+    root.write(
+        "etc/aziot/certd/config.d/20-site.toml",
+        format!(
+            "[preloaded_certs]\nsite-file = \"file://{}\"\nbundle = [\"ec\", \"site-file\", \"issued by ec\"]\n\
+             [cert_issuance.ec]\nmethod = \"self_signed\"\ncommon_name = \"site CA\"\n\
+             [cert_issuance.local_ca]\ncert = \"ec\"\npk = \"ec\"\n[cert_issuance.leaf]\nmethod = \"local_ca\"\n{}",
+            imported.display(),
+            match users::effective() {
+                0 => String::new(),
+                uid => format!("[[principal]]\nuid = {uid}\ncerts = [\"*\"]\n"),
+            }
+        ),
     );
-    let generated = "etc/aziot/certd/config.d/00-super.toml";
-    let text = fs::read_to_string(root.join(generated)).unwrap();
-    // It names the installed place.
-    let home = root.join("var/lib/aziot/certd").display().to_string();
-    root.replace(generated, text.replace("/var/lib/aziot/certd", &home));
+    root.write("etc/aziot/keyd/config.d/20-site.toml", users::principal());
     let services = Services::on(root);
-    assert_eq!(services.get("imported-1").status, 200);
+    let pem = fs::read_to_string(&imported).unwrap();
+    for id in ["imported-1", "site-file"] {
+        assert_eq!(services.get(id).member("pem"), pem, "{id}");
+    }
+
+    let (handle, pair) = services.key_pair("ec", "ec-p256");
+    let before: Value =
+        serde_json::from_slice(&fs::read(reference("results/keypair-ec.json")).unwrap()).unwrap();
+    let ca = issued(&services.create("ec", &csr(&pair, "x"))).remove(0);
+    assert!(ca.verify(&pair).unwrap());
+    for key in [handle.as_str(), before["keyHandle"].as_str().unwrap()] {
+        let body = json!({
+            "certId": "leaf",
+            "csr": csr(&ec_key(), "leaf"),
+            "issuer": { "certId": "ec", "privateKeyHandle": key },
+        });
+        let chain = issued(&services.post(&body));
+        assert!(chain[0].verify(&pair).unwrap());
+    }
+    let chain = issued(&services.create("leaf", &csr(&ec_key(), "leaf")));
+    assert!(chain[0].verify(&pair).unwrap());
+    assert_eq!(chain[1].to_der().unwrap(), ca.to_der().unwrap());
+    // A list of what is of then and of now; the one of then is two certificates.
+    let bundle = services.get("bundle").member("pem");
+    let all = X509::stack_from_pem(bundle.as_bytes()).unwrap();
+    assert_eq!(all.len(), 4);
+    assert_eq!(all[0].to_der().unwrap(), ca.to_der().unwrap());
 }
 
 /// Starts the service with a umask.

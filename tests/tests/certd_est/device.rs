@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use aziot_tests::client::{self, Response};
 use aziot_tests::daemon::{Daemon, Launch};
+use aziot_tests::openapi::Document;
 use aziot_tests::root::Root;
 use aziot_tests::simulator::est::{Client as Rule, Realm, WELL_KNOWN};
 use aziot_tests::simulator::{Config, Entry, Simulator};
@@ -229,11 +230,14 @@ impl Bench {
         assert_eq!(violations, Vec::<String>::new());
     }
 
-    /// What the service tells of the certificate.
+    /// What the service tells of the certificate. All that it tells is as documented.
     pub fn status_of(&self, id: &str) -> Value {
         let version = aziot_core::api::certs::status::STATUS_VERSION;
         let path = format!("/status?api-version={version}");
-        let status = client::get(self.certd.socket(), &path).json();
+        let answer = client::get(self.certd.socket(), &path);
+        let promised = Document::load("certs");
+        promised.named("status").check(&answer).unwrap();
+        let status = answer.json();
         let list = status["certificates"].as_array().unwrap();
         list.iter()
             .find(|one| one["id"] == id)

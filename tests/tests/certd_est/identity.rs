@@ -1,5 +1,7 @@
 //! EST identities: how one comes about, and what it is used for.
 
+use std::process::Command;
+
 use aziot_tests::simulator::est::{Client as Rule, Realm, WELL_KNOWN};
 use aziot_tests::simulator::{Action, CannedResponse, Fault};
 use openssl::nid::Nid;
@@ -62,6 +64,57 @@ fn cs_37_the_identity_is_requested_with_the_bootstrap_identity_once() {
         .certd
         .log()
         .wait_for("Certificate est-id will be auto-renewed. Next renewal at ");
+    bench.assert_no_violations();
+}
+
+/// The requests that the service makes itself, for a first identity and for a renewed one, as the server got them: OpenSSL
+/// finds their signatures right.
+#[test]
+fn cs_37_openssl_verifies_the_requests_for_identities() {
+    let policy = "[cert_issuance.est.identity_auto_renew]\nrotate_key = true\nthreshold = \"50%\"\nretry = \"10%\"\n";
+    let plan = Plan {
+        est: format!("{IDENTITY}{BOOTSTRAP}{policy}"),
+        realm: Realm {
+            client: Rule::Any,
+            lifetime: 8,
+            ..Realm::default()
+        },
+        ..Plan::default()
+    };
+    let bench = Bench::new(&plan);
+    bench.created("dev", &request("dev"));
+    bench
+        .certd
+        .log()
+        .wait_for("Certificate est-id was renewed.");
+    let issued = bench.est.issued();
+    let renewal = issued
+        .iter()
+        .find(|one| one.operation == "simplereenroll")
+        .unwrap();
+    for (name, one) in [("first", &issued[0]), ("renewal", renewal)] {
+        let file = bench
+            .root
+            .write(format!("requests/{name}.der"), &one.request);
+        let output = Command::new("openssl")
+            .args(["req", "-inform", "DER", "-noout", "-verify", "-text", "-in"])
+            .arg(file)
+            .output()
+            .unwrap();
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert!(output.status.success(), "{name}: {text}");
+        assert!(text.contains("verify OK"), "{name}: {text}");
+        // Versions of OpenSSL differ in the spaces.
+        let text = text.replace(" = ", "=");
+        for part in [
+            "Version: 1 (0x0)",
+            "Subject: CN=dev",
+            "TLS Web Client Authentication",
+            "Signature Algorithm: ecdsa-with-SHA256",
+        ] {
+            assert!(text.contains(part), "{name}: {part} is not in {text}");
+        }
+    }
     bench.assert_no_violations();
 }
 
