@@ -173,3 +173,111 @@ fn seconds(time: &Asn1TimeRef) -> Result<i64, ErrorStack> {
     let since = Asn1Time::from_unix(0)?.diff(time)?;
     Ok(i64::from(since.days) * 86_400 + i64::from(since.secs))
 }
+
+#[cfg(test)]
+mod tests {
+    use openssl::asn1::Asn1Time;
+    use openssl::bn::BigNum;
+    use openssl::ec::{EcGroup, EcKey};
+    use openssl::hash::MessageDigest;
+    use openssl::nid::Nid;
+    use openssl::pkey::{PKey, Private};
+    use openssl::x509::{X509Builder, X509Name, X509NameBuilder};
+
+    use super::*;
+
+    fn key() -> PKey<Private> {
+        let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap();
+        PKey::from_ec_key(EcKey::generate(&group).unwrap()).unwrap()
+    }
+
+    fn name(text: &str) -> X509Name {
+        let mut name = X509NameBuilder::new().unwrap();
+        name.append_entry_by_text("CN", text).unwrap();
+        name.build()
+    }
+
+    /// A certificate for `key` by the owner of `signer`, from second `from` on for an hour.
+    fn certificate(
+        (subject, key): (&str, &PKey<Private>),
+        (issuer, signer): (&str, &PKey<Private>),
+        from: i64,
+    ) -> X509 {
+        let mut builder = X509Builder::new().unwrap();
+        builder.set_version(2).unwrap();
+        let serial = BigNum::from_u32(1).unwrap().to_asn1_integer().unwrap();
+        builder.set_serial_number(&serial).unwrap();
+        builder.set_subject_name(&name(subject)).unwrap();
+        builder.set_issuer_name(&name(issuer)).unwrap();
+        builder.set_pubkey(key).unwrap();
+        let time = |seconds| Asn1Time::from_unix(seconds).unwrap();
+        builder.set_not_before(&time(from)).unwrap();
+        builder.set_not_after(&time(from + 3600)).unwrap();
+        builder.sign(signer, MessageDigest::sha256()).unwrap();
+        builder.build()
+    }
+
+    #[test]
+    fn cs_34_the_certificate_for_the_key_comes_first_and_nothing_twice() {
+        let (ours, ca) = (key(), key());
+        let leaf = certificate(("leaf", &ours), ("ca", &ca), 0);
+        let root = certificate(("ca", &ca), ("ca", &ca), 0);
+        let issued = vec![root.clone(), leaf.clone(), leaf.clone()];
+        let chain = Chain::assemble(&ours, issued, vec![root.clone(), root.clone()]).unwrap();
+        assert!(chain.is_for(&ours) && !chain.is_for(&ca) && chain.is_consistent());
+        let text = chain.pem().unwrap();
+        let (first, above) = Chain::parse(&text).unwrap().into_parts();
+        assert_eq!(first.to_der().unwrap(), leaf.to_der().unwrap());
+        assert_eq!(above.len(), 1);
+        assert!(text.starts_with("-----BEGIN CERTIFICATE-----\n") && text.ends_with("-----\n"));
+        assert!(text.lines().all(|line| line.len() <= 64));
+        assert!(Chain::assemble(&key(), vec![leaf], vec![root]).is_none());
+    }
+
+    #[test]
+    fn a_certificate_that_its_issuer_has_not_signed_is_noticed() {
+        let (ours, ca, other) = (key(), key(), key());
+        let root = certificate(("ca", &ca), ("ca", &ca), 0);
+        let forged = certificate(("leaf", &ours), ("ca", &other), 0);
+        let chain = Chain::assemble(&ours, vec![forged.clone()], vec![root]).unwrap();
+        assert!(!chain.is_consistent());
+        // Without the issuer's certificate nothing can be said.
+        assert!(
+            Chain::assemble(&ours, vec![forged], Vec::new())
+                .unwrap()
+                .is_consistent()
+        );
+    }
+
+    #[test]
+    fn dates_of_any_time_become_seconds() {
+        let ours = key();
+        for from in [
+            -2_000_000_000,
+            -1,
+            0,
+            86_399,
+            2_524_608_000,
+            250_000_000_000,
+        ] {
+            let leaf = certificate(("leaf", &ours), ("leaf", &ours), from);
+            let chain = Chain::assemble(&ours, vec![leaf], Vec::new()).unwrap();
+            let renewal = chain.renewal().unwrap();
+            assert_eq!((renewal.not_before, renewal.not_after), (from, from + 3600));
+        }
+    }
+
+    #[test]
+    fn what_is_no_chain() {
+        assert_eq!(Chain::parse("").unwrap_err(), ChainError::Empty);
+        assert_eq!(
+            Chain::parse("no PEM at all").unwrap_err(),
+            ChainError::Empty
+        );
+        let broken = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
+        assert!(matches!(
+            Chain::parse(broken),
+            Err(ChainError::Malformed(_))
+        ));
+    }
+}

@@ -185,6 +185,14 @@ impl Est {
             {
                 self.queue.push_front(order);
             }
+            End::Failed {
+                error,
+                identity: true,
+            } if order.attempts < ATTEMPTS => {
+                if let Some((order, error)) = self.keep_caught(order, error) {
+                    Self::conclude(order, Err(error), cx);
+                }
+            }
             End::Failed { error, .. } => Self::conclude(order, Err(error), cx),
             End::Lost(loss) if order.attempts < ATTEMPTS => self.establish(order, &loss, cx),
             End::Lost(loss) => {

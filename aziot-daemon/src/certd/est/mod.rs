@@ -12,7 +12,7 @@
 //!        +---- waiting <- rotate job    Event::Issued        rotate job
 //! ```
 //!
-//! The state is in the loop's thread. Of each server at most [`queue::PER_SERVER`] jobs are under way, the others wait
+//! The state is in the loop's thread. Of each server at most `PER_SERVER` jobs are under way, the others wait
 //! here. An identity is rotated by one job at a time, and whoever needs an identity that cannot be used waits for its end. A
 //! rotation does not wait for those who use the identity: whoever is caught by the change in the middle of a handshake is
 //! served again.
@@ -72,6 +72,8 @@ pub enum Event {
     Examined(Names, u64, Result<Option<Found>, Error>),
     /// A certificate for a client was issued, or not.
     Ended(u64, issue::End),
+    /// The new certificate of an identity and its key are about to be put in place.
+    Committing(Names),
     /// An identity has got another certificate, or not.
     Rotated(Names, Server, Box<Rotated>),
     /// A job has nothing to tell.
@@ -194,6 +196,7 @@ impl Est {
                     self.examined(&names, found, cx);
                 }
             }
+            Event::Committing(names) => return self.committing(&names),
             Event::Ended(ticket, end) => self.issue_ended(ticket, end, cx),
             Event::Rotated(names, server, end) => {
                 self.queue.finished(&server);

@@ -8,8 +8,8 @@ use aziot_core::renewal::policy::AutoRenew;
 use aziot_core::renewal::{Added, End, Failure, Id, Leaf, Message, Outcome, Pair, Severity, State};
 use aziot_core::time::UnixTime;
 
-use super::super::Certd;
 use super::super::error::Error;
+use super::super::{Certd, Event as ServiceEvent};
 use super::identity::{self, Found, Loss, now};
 use super::issue::Order;
 use super::plan::{self, Names, Owner, unusable};
@@ -39,8 +39,12 @@ pub struct Known {
     again: bool,
     /// How often it was changed.
     changes: u64,
+    /// A rotation is putting the new pair in place.
+    committing: bool,
     /// Who needs it and cannot use it as it is.
     waiting: Vec<Order>,
+    /// Who has failed in the middle of that, perhaps because of it.
+    caught: Vec<(Order, Error)>,
     /// The log has been told that the Keys Service refuses.
     told_refusal: bool,
 }
@@ -67,7 +71,9 @@ impl Known {
             rotating: None,
             again: false,
             changes: 0,
+            committing: false,
             waiting: Vec::new(),
+            caught: Vec::new(),
             told_refusal: false,
         }
     }
@@ -98,9 +104,8 @@ impl Est {
                 self.examine(&names, cx);
             }
         }
-        self.known.retain(|known| {
-            known.owner.is_some() || known.rotating.is_some() || !known.waiting.is_empty()
-        });
+        self.known
+            .retain(|known| known.owner.is_some() || known.rotating.is_some());
         self.arm(cx);
     }
 
@@ -340,7 +345,15 @@ impl Est {
             }
             let (names, server) = (task.names.clone(), task.access.server.clone());
             let (rotated, place) = (names.clone(), server.clone());
-            let job = move || Event::Rotated(rotated, place, Box::new(rotate(&shared, &task)));
+            let events = cx.events();
+            let job = move || {
+                let committing = || {
+                    let names = task.names.clone();
+                    events.send(ServiceEvent::Est(Event::Committing(names)));
+                };
+                let end = rotate(&shared, &task, &committing);
+                Event::Rotated(rotated, place, Box::new(end))
+            };
             if self.run(Lane::Enrolment, job, cx) {
                 Self::note_use(cx);
             } else {
@@ -362,6 +375,8 @@ impl Est {
         let occasion = known.rotating.take();
         let again = std::mem::take(&mut known.again);
         let waiting = std::mem::take(&mut known.waiting);
+        let caught = std::mem::take(&mut known.caught);
+        known.committing = false;
         let (id, configured) = (known.id, known.owner.is_some());
         if rotated.touched {
             known.changes += 1;
@@ -415,7 +430,34 @@ impl Est {
         if again {
             self.examine(names, cx);
         }
+        for (order, error) in caught {
+            if rotated.touched {
+                self.queue.push_front(order);
+            } else {
+                Self::conclude(order, Err(error), cx);
+            }
+        }
         self.serve_waiting(waiting, occasion, good, rotated, cx);
+    }
+
+    /// A rotation begins to put the new pair in place.
+    pub(super) fn committing(&mut self, names: &Names) {
+        self.known_mut(names).committing = true;
+    }
+
+    /// Keeps an order whose request was not answered while the new pair is put in place: the end of that tells whether it is
+    /// worth another try. Gives it back if that is not so.
+    pub(super) fn keep_caught(&mut self, order: Order, error: Error) -> Option<(Order, Error)> {
+        let names = order.names();
+        let known = self
+            .known
+            .iter_mut()
+            .find(|known| Some(&known.names) == names.as_ref() && known.committing);
+        let Some(known) = known else {
+            return Some((order, error));
+        };
+        known.caught.push((order, error));
+        None
     }
 
     fn tell_failure(&mut self, names: &Names, rotated: &Rotated, outcome: Outcome) {

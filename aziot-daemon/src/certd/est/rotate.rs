@@ -94,12 +94,13 @@ impl Rotated {
     }
 }
 
-/// Carries a task out.
+/// Carries a task out. `committing` is called before the new certificate and its key are put in place.
 #[must_use]
-pub fn rotate(shared: &Arc<Shared>, task: &Task) -> Rotated {
+pub fn rotate(shared: &Arc<Shared>, task: &Task, committing: &dyn Fn()) -> Rotated {
     let mut work = Work {
         shared,
         task,
+        committing,
         old: None,
         key: None,
         temporary: None,
@@ -134,6 +135,7 @@ struct Text {
 struct Work<'a> {
     shared: &'a Shared,
     task: &'a Task,
+    committing: &'a dyn Fn(),
     /// What was stored at the beginning.
     old: Option<Text>,
     /// *K*.
@@ -458,6 +460,7 @@ impl Work<'_> {
             return self.retry(WHAT);
         };
         self.touched = true;
+        (self.committing)();
         match self.shared.write(id, &new.pem) {
             Ok(()) => Answer::Done,
             Err(error) => self.retry(format_args!("{WHAT}: {}", error.one_line())),
