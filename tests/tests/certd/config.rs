@@ -253,6 +253,34 @@ fn cs_05_incomplete_groups_count_as_absent() {
 }
 
 #[test]
+fn cs_06_when_identities_are_renewed() {
+    let table = |policy: &str| format!("[cert_issuance.est]\nidentity_auto_renew = {policy}\n");
+    let policy = |text: &str| {
+        let est = settings(text).0.cert_issuance.est.unwrap();
+        let policy = est.identity_auto_renew;
+        let (threshold, retry) = (policy.threshold.to_string(), policy.retry.to_string());
+        (policy.rotate_key, threshold, retry)
+    };
+    let own = |rotate, threshold: &str, retry: &str| (rotate, threshold.into(), retry.into());
+    assert_eq!(policy("[cert_issuance.est]\n"), own(true, "80%", "4%"));
+    let written = table("{ rotate_key = false, threshold = \"1440min\", retry = \"007%\" }");
+    assert_eq!(policy(&written), own(false, "1day", "7%"));
+    for (threshold, complaint) in [
+        ("", "policy not specified"),
+        ("80.5%", "policy could not be parsed as number"),
+        ("1h", "bad units for policy"),
+        ("0min", "renewal policy values must be positive"),
+        ("100%", "lifetime percentage must be less than 100"),
+    ] {
+        let bad = format!("{{ rotate_key = true, threshold = \"{threshold}\", retry = \"4%\" }}");
+        Launch::service("aziot-certd", &root(&table(&bad)))
+            .fails()
+            .assert_logged("could not read config")
+            .assert_logged(complaint);
+    }
+}
+
+#[test]
 fn cs_07_the_configuration_is_written_in_one_order() {
     let text = "max_requests = 10\nendpoints = { aziot_certd = \"unix:///a\", aziot_keyd = \"unix:///b\" }\n\
                 [preloaded_certs]\nz = [\"y\"]\na = \"file:///a\"\n\

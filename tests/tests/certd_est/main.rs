@@ -7,3 +7,4 @@ mod identity;
 mod proxy;
 mod renewal;
 mod requests;
+mod schedule;
