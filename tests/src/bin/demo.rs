@@ -1,7 +1,8 @@
 //! `make demo`: the main job for a newcomer, end to end, in a throw-away root.
 //!
 //! A device gets its identity from a simulated DPS, a module gets one from a simulated IoT Hub, and a token for it is signed
-//! with a key that never leaves the Keys Service. With another one, a program of others authenticates itself in TLS. Then the
+//! with a key that never leaves the Keys Service. With another one, a program of others authenticates itself in TLS, and gets a
+//! certificate from a simulated EST server, where the device renews its own. Then the
 //! cloud goes away, and then the key is wrong. Every step is printed, checked and timed; the exit status is non-zero if one
 //! failed; nothing is left behind.
 
@@ -20,6 +21,8 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::{Value, json};
 use sha2::Sha256;
 
+#[path = "demo/est.rs"]
+mod est;
 #[path = "demo/mutual_tls.rs"]
 mod mutual_tls;
 
@@ -69,6 +72,7 @@ fn demo() -> Outcome<()> {
     ));
 
     mutual_tls::permit(&device)?;
+    est::permit(&device, &simulator)?;
 
     heading("3. The services");
     let keyd = device.start("aziot-keyd", &simulator)?;
@@ -130,13 +134,22 @@ fn demo() -> Outcome<()> {
     let memory = [("keyd", keyd.memory()?), ("identityd", identityd.memory()?)];
 
     heading("7. Mutual TLS with a key that never leaves the Keys Service");
-    let took = mutual_tls::show(&device)?;
+    let (took, csr) = mutual_tls::show(&device)?;
     rows.push((
         "mutual TLS, with the program's start".to_owned(),
         millis(took),
     ));
 
-    heading("8. The cloud goes away, the services restart");
+    heading("8. A certificate from an EST server, and an identity that renews itself");
+    let certd = device.start("aziot-certd", &simulator)?;
+    let took = est::show(&device, &certd, &simulator, &csr)?;
+    rows.push((
+        "certificate from EST, with the first identity".to_owned(),
+        millis(took),
+    ));
+    certd.stop()?;
+
+    heading("9. The cloud goes away, the services restart");
     identityd.stop()?;
     keyd.stop()?;
     simulator.stop_listening()?;
@@ -169,7 +182,7 @@ fn demo() -> Outcome<()> {
     identityd.stop()?;
     keyd.stop()?;
 
-    heading("9. A wrong key, and what the user is told");
+    heading("10. A wrong key, and what the user is told");
     let wrong = Device::new(&place.path().join("wrong"))?;
     let wrong_config =
         self::super_config(&simulator, "gateway-8", b"not the key that belongs to it  ");

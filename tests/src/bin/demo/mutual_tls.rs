@@ -19,7 +19,7 @@ use serde_json::json;
 use super::{Device, Outcome, PATIENCE, expect, path_text, quote, say};
 
 /// The name of the key pair, and of whom the certificate is for.
-const KEY: &str = "camera-tls";
+pub const KEY: &str = "camera-tls";
 
 /// Lets this user name the key. Belongs into the configuration before the Keys Service starts.
 pub fn permit(device: &Device) -> Outcome<()> {
@@ -29,8 +29,9 @@ pub fn permit(device: &Device) -> Outcome<()> {
     Ok(fs::write(file, principal)?)
 }
 
-/// Makes a key pair and a certificate, and shakes hands. Answers how long the handshake and the request took.
-pub fn show(device: &Device) -> Outcome<Duration> {
+/// Makes a key pair and a certificate, and shakes hands. Answers how long the handshake and the request took, and a request for
+/// another certificate of that key, in PEM.
+pub fn show(device: &Device) -> Outcome<(Duration, String)> {
     let plugged = Plugged::new(device)?;
     device.post(
         "keyd",
@@ -104,7 +105,8 @@ pub fn show(device: &Device) -> Outcome<Duration> {
     say(&format!(
         "`openssl pkey -in aziot-keys:id={KEY}`, which would print the private key, has nothing to print"
     ));
-    Ok(took)
+    let csr = plugged.succeed("req", &["-new", "-subj", &subject], &[], "-key")?;
+    Ok((took, csr))
 }
 
 /// OpenSSL's program with the plug-in for it: the provider, or the engine before OpenSSL 3.0.
