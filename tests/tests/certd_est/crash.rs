@@ -125,7 +125,7 @@ fn dies(root: &Root, keyd: &Daemon, work: Work, way: &Way, step: usize, library:
             };
             let pem = String::from_utf8(request("dev").to_pem().unwrap()).unwrap();
             let body = serde_json::json!({ "certId": "dev", "csr": pem });
-            let path = format!("/certificates?{}", VERSION);
+            let path = format!("/certificates?{VERSION}");
             client
                 .try_send(client::request("POST", &path, Some(&body)))
                 .is_ok()
