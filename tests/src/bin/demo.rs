@@ -334,7 +334,7 @@ impl Device {
         body: Option<&Value>,
     ) -> Outcome<Value> {
         let (status, answer) = self.exchange(service, method, target, body)?;
-        if status != 200 {
+        if !matches!(status, 200 | 201) {
             return Err(format!("{method} {target} -> {status} {answer}").into());
         }
         Ok(serde_json::from_str(&answer)?)
