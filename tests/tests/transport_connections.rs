@@ -812,6 +812,36 @@ fn no_answer_waits_for_what_comes_behind_other_requests() {
 }
 
 #[test]
+fn answers_that_are_about_to_be_sent_keep_no_body_out() {
+    let stub = Stub::with(|launch, _| launch.env("STUB_MAX_REQUESTS", "100"));
+    let connect = |n| (0..n).map(|_| stub.connect()).collect::<Vec<_>>();
+    // 15 of 16 MiB are taken, and a batch of answers would take another.
+    let mut others = connect(15);
+    for client in &mut others {
+        client.send(post("content-length: 1048000\r\n", "{"));
+    }
+    let (mut readers, mut writer) = (connect(14), stub.connect());
+    for client in readers.iter_mut().chain([&mut writer]) {
+        assert_item(&client.exchange(get("/items/a")));
+    }
+    stub.daemon.suspend();
+    for client in &mut readers {
+        client.send(get("/big/60000"));
+    }
+    let body = format!("{{\"keyId\":\"{}\"}}", "k".repeat(1_000_000));
+    writer.send(post(
+        &format!("content-length: {}\r\n", body.len()),
+        &body[..10],
+    ));
+    stub.daemon.signal(libc::SIGCONT);
+    for client in &mut readers {
+        assert_eq!(client.response().status, 200);
+    }
+    writer.send(&body[10..]);
+    assert_eq!(writer.response().status, 200);
+}
+
+#[test]
 fn floods_do_not_starve_others() {
     let stub = Stub::with(|launch, _| launch.env("STUB_MAX_REQUESTS", "100"));
     let calm = std::sync::atomic::AtomicBool::new(false);

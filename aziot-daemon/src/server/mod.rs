@@ -695,7 +695,10 @@ impl<S: Service> Server<S> {
         };
         match self.advance(&mut conn, index) {
             Verdict::Keep => {
-                conn.release(&mut self.kernel.buffers);
+                // An answer that is sent in a moment does not count towards the memory of those that nobody takes.
+                if !(self.gathering && conn.pending()) {
+                    conn.release(&mut self.kernel.buffers);
+                }
                 let needs_timer = conn
                     .deadline
                     .is_some_and(|deadline| conn.queued.is_none_or(|queued| queued > deadline));
