@@ -30,7 +30,7 @@ enum Op {
     NoContentAndClose,
     /// Answers after `ms` milliseconds in a worker.
     Slow,
-    /// Keeps the loop for 20 ms the first time, and from then on until there is a `file`, but no longer than five seconds.
+    /// Keeps the loop for 20 ms the first time, and from then on until there is a `file`, but no longer than twenty seconds.
     Wait,
     /// Answers with a string of `bytes` characters.
     Big,
@@ -146,7 +146,7 @@ impl Service for Stub {
             Op::Wait => {
                 let file = Path::new(request.param);
                 if std::mem::replace(&mut self.has_waited, true) {
-                    let latest = Instant::now() + Duration::from_secs(5);
+                    let latest = Instant::now() + Duration::from_secs(20);
                     while !file.exists() && Instant::now() < latest {
                         std::thread::sleep(Duration::from_millis(1));
                     }
