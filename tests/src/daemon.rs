@@ -447,6 +447,22 @@ impl Daemon {
         assert_eq!(result, 0, "the process runs");
     }
 
+    /// Suspends it, and returns once it does nothing any more. `SIGCONT` ends that.
+    ///
+    /// # Panics
+    /// When it is gone.
+    pub fn suspend(&self) {
+        self.signal(libc::SIGSTOP);
+        eventually("the process is suspended", || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()));
+            // Behind the name in parentheses, which may contain anything (proc_pid_stat(5)).
+            let state = stat.expect("the process runs");
+            state
+                .rsplit_once(") ")
+                .is_some_and(|(_, rest)| rest.starts_with('T'))
+        });
+    }
+
     /// Checks that it is still running.
     ///
     /// # Panics

@@ -575,7 +575,7 @@ fn a_key_file_replaced_by_hand_is_used_by_every_later_request() {
         let expected = fixture::hmac(key.as_bytes(), b"m");
         if round % 2 == 0 {
             // All of them arrive together.
-            keyd.daemon.signal(libc::SIGSTOP);
+            keyd.daemon.suspend();
             clients.iter_mut().for_each(|client| client.send(&request));
             keyd.daemon.signal(libc::SIGCONT);
             for client in &mut clients {

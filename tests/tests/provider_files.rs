@@ -11,6 +11,7 @@ use std::process::{Child, Command, Output, Stdio};
 use aziot_tests::back_end::{BackEnd, Site};
 use aziot_tests::binaries;
 use aziot_tests::client::eventually;
+use aziot_tests::proxy::Proxy;
 use aziot_tests::users;
 use base64ct::{Base64, Encoding as _};
 
@@ -174,6 +175,28 @@ fn python_is_told_no() {
     command.arg(script).args(["ec.pem", "ec.key"]);
     let output = command.env("OPENSSL_CONF", "/dev/null").output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
+}
+
+/// OpenSSL shows a block to the decoders for EC and for RSA. That the service says no is not asked for again, so a service that
+/// does not answer costs one deadline.
+#[test]
+fn the_service_is_asked_once() {
+    for order in ORDERS {
+        let bench = Bench::new(order);
+        bench.name("nobody", "aziot-keys:id=nobody");
+        fs::create_dir_all(bench.path("proxied/run/aziot")).unwrap();
+        let proxy = Proxy::start(
+            bench.site.keyd.root.socket("keyd"),
+            &bench.path("proxied/run/aziot/keyd.sock"),
+        );
+        let script = binaries::sources().join("tools/tls_pair.py");
+        let mut python = bench.program("python3");
+        python.arg(script).args(["ec.pem", "nobody.key"]);
+        let output = python.env("AZIOT_ROOT", bench.path("proxied")).output();
+        assert_eq!(output.unwrap().status.code(), Some(1));
+        let asked = "GET /keypair/nobody?api-version=2021-05-01 HTTP/1.1".to_owned();
+        assert_eq!(proxy.since(0), [[asked]]);
+    }
 }
 
 /// Keys in files are none of ours, encrypted or not.

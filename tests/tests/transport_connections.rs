@@ -710,7 +710,7 @@ fn requests_that_arrive_together_are_all_answered() {
         assert_item(&client.exchange(get("/items/a")));
     }
     // While the service is stopped, everything waits for the same look at its sockets, new connections too.
-    stub.daemon.signal(libc::SIGSTOP);
+    stub.daemon.suspend();
     clients.extend(connect().into_iter().take(40));
     for (n, client) in clients.iter_mut().enumerate() {
         match n % 8 {
@@ -753,6 +753,92 @@ fn requests_that_arrive_together_are_all_answered() {
             _ => assert_item(&client.exchange(get("/items/a"))),
         }
     }
+}
+
+/// A target that keeps the loop until there is such a file; the first time it does not.
+fn wait_for(stub: &Stub, file: &str) -> String {
+    let path = stub.root.join(file);
+    let path = path.to_str().unwrap().replace('/', "%2F");
+    format!("/wait/{path}")
+}
+
+#[test]
+fn no_answer_waits_long_for_the_others_of_its_batch() {
+    let stub = Stub::start();
+    let mut clients = [stub.connect(), stub.connect()];
+    for client in &mut clients {
+        assert_item(&client.exchange(get("/items/a")));
+    }
+    stub.daemon.suspend();
+    for client in &mut clients {
+        client.send(get(&wait_for(&stub, "first-answer")));
+    }
+    stub.daemon.signal(libc::SIGCONT);
+    // Whoever is the first is answered while the other one's request is carried out.
+    std::thread::scope(|scope| {
+        let answers = clients.map(|mut client| {
+            let stub = &stub;
+            scope.spawn(move || {
+                let answer = client.response().json();
+                stub.root.write("first-answer", "");
+                answer["exists"] == json!(true)
+            })
+        });
+        let told = answers.map(|answer| answer.join().unwrap());
+        assert!(told[0] != told[1], "{told:?}");
+    });
+}
+
+#[test]
+fn no_answer_waits_for_what_comes_behind_other_requests() {
+    let stub = Stub::start();
+    assert_eq!(stub.get(&wait_for(&stub, "both-answers")).status, 200);
+    let mut clients = [stub.connect(), stub.connect()];
+    for client in &mut clients {
+        assert_item(&client.exchange(get("/items/a")));
+    }
+    stub.daemon.suspend();
+    for client in &mut clients {
+        client.send(get("/items/a") + &get(&wait_for(&stub, "both-answers")));
+    }
+    stub.daemon.signal(libc::SIGCONT);
+    for client in &mut clients {
+        assert_item(&client.response());
+    }
+    stub.root.write("both-answers", "");
+    for client in &mut clients {
+        assert_eq!(client.response().json(), json!({ "exists": true }));
+    }
+}
+
+#[test]
+fn answers_that_are_about_to_be_sent_keep_no_body_out() {
+    let stub = Stub::with(|launch, _| launch.env("STUB_MAX_REQUESTS", "100"));
+    let connect = |n| (0..n).map(|_| stub.connect()).collect::<Vec<_>>();
+    // 15 of 16 MiB are taken, and a batch of answers would take another.
+    let mut others = connect(15);
+    for client in &mut others {
+        client.send(post("content-length: 1048000\r\n", "{"));
+    }
+    let (mut readers, mut writer) = (connect(14), stub.connect());
+    for client in readers.iter_mut().chain([&mut writer]) {
+        assert_item(&client.exchange(get("/items/a")));
+    }
+    stub.daemon.suspend();
+    for client in &mut readers {
+        client.send(get("/big/60000"));
+    }
+    let body = format!("{{\"keyId\":\"{}\"}}", "k".repeat(1_000_000));
+    writer.send(post(
+        &format!("content-length: {}\r\n", body.len()),
+        &body[..10],
+    ));
+    stub.daemon.signal(libc::SIGCONT);
+    for client in &mut readers {
+        assert_eq!(client.response().status, 200);
+    }
+    writer.send(&body[10..]);
+    assert_eq!(writer.response().status, 200);
 }
 
 #[test]

@@ -78,19 +78,11 @@ impl<S: Service> Server<S> {
         loop {
             if conn.pending() {
                 if self.gathering {
-                    self.unsent.push(index);
+                    self.answered.push(index);
                     return Verdict::Keep;
                 }
-                match conn.flush() {
-                    // The limit was for writing. A request body has its own, which goes on.
-                    Some(true) if !matches!(conn.state, State::Body(_)) => conn.deadline = None,
-                    Some(true) => {}
-                    Some(false) => {
-                        conn.deadline
-                            .get_or_insert_with(|| Instant::now() + self.kernel.timing.write);
-                        return Verdict::Keep;
-                    }
-                    None => return Verdict::Close,
+                if let Some(verdict) = self.send(conn) {
+                    return verdict;
                 }
             }
             if conn.closing && !matches!(conn.state, State::Service) {
@@ -157,6 +149,25 @@ impl<S: Service> Server<S> {
                     }
                 },
             }
+        }
+    }
+
+    /// Sends what is pending. `Some` when that is as far as the connection gets now.
+    pub(super) fn send(&self, conn: &mut Conn) -> Option<Verdict> {
+        match conn.flush() {
+            Some(true) => {
+                // The limit was for writing. A request body has its own, which goes on.
+                if !matches!(conn.state, State::Body(_)) {
+                    conn.deadline = None;
+                }
+                None
+            }
+            Some(false) => {
+                conn.deadline
+                    .get_or_insert_with(|| Instant::now() + self.kernel.timing.write);
+                Some(Verdict::Keep)
+            }
+            None => Some(Verdict::Close),
         }
     }
 

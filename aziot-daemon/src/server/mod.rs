@@ -198,9 +198,13 @@ const USERS: usize = 256;
 /// loop busy for themselves.
 const ACCEPTED_AT_ONCE: usize = 32;
 
-/// Connections that are read from before the first of their requests is served, and served before the first answer is sent.
-/// The first of them waits for the others: half a millisecond if all of them want an ECDSA signature.
+/// Connections that are read from before the first of their requests is served, and served before the first answer is sent
+/// unless [`LONGEST_WAIT`] is over.
 const BATCH: usize = 16;
+
+/// How long the first answer of a batch waits for the others: as long as a whole batch of ECDSA signatures takes on a processor
+/// of today. Where they take longer, being woken up once is not worth the wait.
+const LONGEST_WAIT: Duration = Duration::from_micros(500);
 
 /// Entries of the timer queue below which nobody looks for outdated ones.
 const TIMERS: usize = 256;
@@ -238,8 +242,10 @@ struct Server<S: Service> {
     scratch: Vec<u8>,
     /// Connections whose requests are served together. See [`Server::serve`].
     batch: Vec<u32>,
-    /// Connections of that batch whose answers have to be sent.
-    unsent: Vec<u32>,
+    /// Connections of that batch that have been answered.
+    answered: Vec<u32>,
+    /// How many of those have been sent their answers.
+    sent: usize,
     /// Whether answers are left to be sent together.
     gathering: bool,
     /// Bytes have come in since the service was told.
@@ -316,7 +322,8 @@ impl<S: Service> Server<S> {
             timers: BinaryHeap::new(),
             scratch: Vec::new(),
             batch: Vec::with_capacity(BATCH),
-            unsent: Vec::with_capacity(BATCH),
+            answered: Vec::with_capacity(BATCH),
+            sent: 0,
             gathering: false,
             arrived: false,
             accept_again: None,
@@ -637,21 +644,48 @@ impl<S: Service> Server<S> {
 
     /// Takes the connections of the batch as far as they get: first all their requests are served, then all answers are
     /// sent. A client with several requests under way is woken up once that way, and that costs more than a signature does.
+    /// One request of each connection is served before others get their answers, and what is behind it afterwards.
     fn serve(&mut self) {
         self.gathering = true;
+        let mut since = (self.batch.len() > 1).then(Instant::now);
         for at in 0..self.batch.len() {
             if let Some(&index) = self.batch.get(at) {
                 self.drive(index);
             }
+            if self.sent < self.answered.len()
+                && let Some(since) = &mut since
+            {
+                let now = Instant::now();
+                if now.saturating_duration_since(*since) >= LONGEST_WAIT {
+                    self.send_answers();
+                    *since = now;
+                }
+            }
         }
-        self.gathering = false;
         self.batch.clear();
-        for at in 0..self.unsent.len() {
-            if let Some(&index) = self.unsent.get(at) {
+        self.send_answers();
+        self.gathering = false;
+        // What else has come in behind the requests, only now: nobody's answer waits for that.
+        for at in 0..self.answered.len() {
+            if let Some(&index) = self.answered.get(at) {
                 self.drive(index);
             }
         }
-        self.unsent.clear();
+        self.answered.clear();
+        self.sent = 0;
+    }
+
+    /// Sends the answers of the batch that have not been sent.
+    fn send_answers(&mut self) {
+        while let Some(&index) = self.answered.get(self.sent) {
+            self.sent += 1;
+            if let Some(mut conn) = self.kernel.table.take(index) {
+                match conn.pending().then(|| self.send(&mut conn)).flatten() {
+                    Some(Verdict::Close) => self.close(index, conn),
+                    Some(Verdict::Keep) | None => self.kernel.table.put_back(index, conn),
+                }
+            }
+        }
     }
 
     /// Takes a connection as far as it gets.
@@ -661,7 +695,10 @@ impl<S: Service> Server<S> {
         };
         match self.advance(&mut conn, index) {
             Verdict::Keep => {
-                conn.release(&mut self.kernel.buffers);
+                // An answer that is sent in a moment does not count towards the memory of those that nobody takes.
+                if !(self.gathering && conn.pending()) {
+                    conn.release(&mut self.kernel.buffers);
+                }
                 let needs_timer = conn
                     .deadline
                     .is_some_and(|deadline| conn.queued.is_none_or(|queued| queued > deadline));

@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_body_of_any_length_follows_its_head() {
-        for size in [0, 1, 767, 768, 769, 5000, 100_000] {
+        for size in [0, 1, 511, 512, 513, 3583, 3584, 3585, 5000, 100_000] {
             let mut out = b"before".to_vec();
             write(&mut out, &meta(), 200, |room| {
                 room.get_mut(..size).ok_or(BufferFull)?.fill(b'k');

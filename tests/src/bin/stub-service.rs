@@ -2,8 +2,9 @@
 //!
 //! `stub-service SOCKET`; the variable `STUB_MAX_REQUESTS` sets the number of connections per user.
 
+use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aziot_core::api::{Api, Route};
 use aziot_core::http::Method;
@@ -29,6 +30,8 @@ enum Op {
     NoContentAndClose,
     /// Answers after `ms` milliseconds in a worker.
     Slow,
+    /// Keeps the loop for 20 ms the first time, and from then on until there is a `file`, but no longer than twenty seconds.
+    Wait,
     /// Answers with a string of `bytes` characters.
     Big,
     /// Fails with an internal error that has a cause.
@@ -69,6 +72,12 @@ static API: Api<Op> = Api {
             id: Op::Slow,
         },
         Route {
+            path: "/wait/{file}",
+            since: 0,
+            methods: &[Method::Get],
+            id: Op::Wait,
+        },
+        Route {
             path: "/big/{bytes}",
             since: 0,
             methods: &[Method::Get],
@@ -93,8 +102,12 @@ aziot_core::json_input! {
     }
 }
 
-/// The service; it keeps nothing.
-struct Stub;
+/// The service.
+#[derive(Default)]
+struct Stub {
+    /// Whether the loop was kept.
+    has_waited: bool,
+}
 
 impl Service for Stub {
     type Op = Op;
@@ -129,6 +142,18 @@ impl Service for Stub {
                     Ok(()) => Handled::Later,
                     Err(_) => reply.error(500, &"the lane is full"),
                 }
+            }
+            Op::Wait => {
+                let file = Path::new(request.param);
+                if std::mem::replace(&mut self.has_waited, true) {
+                    let latest = Instant::now() + Duration::from_secs(20);
+                    while !file.exists() && Instant::now() < latest {
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                } else {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                reply.ok(&json!({ "exists": file.exists() }))
             }
             Op::Big => {
                 let size = usize::try_from(number(request.param)).unwrap_or(0);
@@ -196,7 +221,7 @@ fn main() -> ExitCode {
         timing: Timing::from_env(),
         announce: true,
     };
-    match server::serve(|_| Stub, setup) {
+    match server::serve(|_| Stub::default(), setup) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             logging::error_chain("service encountered an error", Some(&error));

@@ -318,7 +318,7 @@ fn ks_35_a_service_that_is_killed_while_it_works() {
     let keyd = Keyd::empty("");
     let keys = client(&keyd);
     keys.create_key("k", Usage::DERIVE_SIGN).unwrap();
-    keyd.daemon.signal(libc::SIGSTOP);
+    keyd.daemon.suspend();
     let asking = std::thread::spawn(move || keys.create_key_pair("p", Some("rsa-4096")));
     // Whether it has connected by then or not: it gets an error.
     std::thread::sleep(Duration::from_millis(100));
