@@ -7,8 +7,10 @@ use std::process::Command;
 
 use aziot_keys_client::KeyHandle;
 use aziot_tests::certd::{
-    Services, authority_until, certificate_file, csr, csr_with, ec_key, issued, reference, root,
+    Services, VERSION, authority_until, certificate_file, csr, csr_with, ec_key, issued, reference,
+    root,
 };
+use aziot_tests::client::request;
 use aziot_tests::root::copy_tree;
 use openssl::asn1::{Asn1Time, Asn1TimeRef};
 use openssl::nid::Nid;
@@ -644,6 +646,35 @@ fn what_cannot_be_stored_is_not_issued() {
     }
     // No signature was made: the Keys Service has been asked for nothing.
     assert_eq!(services.keyd.log().count("/sign"), 0);
+}
+
+/// A request whose client has gone before it is looked at is dropped, and its connection is free for another.
+#[test]
+fn what_nobody_waits_for_is_not_issued() {
+    const DROPPED: &str = "everybody who has asked for it has hung up";
+    let services = Services::start(&format!("max_requests = 2\n{LOCAL_CA}"));
+    let _ = services.authority("ca", "ec-p256", 60);
+    let mut client = services.connect();
+    // It is accepted, so it is read as soon as the service goes on.
+    let get = request("GET", &format!("/certificates/x?{VERSION}"), None);
+    client.exchange(get).assert_message(400, NOT_FOUND);
+    services.certd.signal(libc::SIGSTOP);
+    let body = json!({ "certId": "x", "csr": csr(&ec_key(), "x") });
+    client.send(request(
+        "POST",
+        &format!("/certificates?{VERSION}"),
+        Some(&body),
+    ));
+    drop(client);
+    services.certd.signal(libc::SIGCONT);
+    services.certd.log().wait_for(DROPPED);
+    services.get("x").assert_message(400, NOT_FOUND);
+    // Both places are free again.
+    let mut open: Vec<_> = (0..2).map(|_| services.connect()).collect();
+    for client in &mut open {
+        let get = request("GET", &format!("/certificates/ca?{VERSION}"), None);
+        assert_eq!(client.exchange(get).status, 200);
+    }
 }
 
 /// A CA of its own, a certificate that it issues, and OpenSSL's judgement at its strictest.
