@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::{chown, symlink};
 use std::process::Command;
 
 use aziot_keys_client::KeyHandle;
@@ -12,6 +13,7 @@ use aziot_tests::certd::{
 };
 use aziot_tests::client::request;
 use aziot_tests::root::copy_tree;
+use aziot_tests::users;
 use openssl::asn1::{Asn1Time, Asn1TimeRef};
 use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private};
@@ -646,6 +648,61 @@ fn what_cannot_be_stored_is_not_issued() {
     }
     // No signature was made: the Keys Service has been asked for nothing.
     assert_eq!(services.keyd.log().count("/sign"), 0);
+}
+
+/// Nor is what the service may not write, as a file that an administrator has preloaded usually is.
+#[test]
+fn what_may_not_be_written_is_not_issued() {
+    const SERVICE: u32 = 40_000;
+    const REFUSED: &str = "may write neither";
+    if !users::can_change("a service without root's rights") {
+        return;
+    }
+    let root = root("");
+    let (file, foreign) = (
+        root.write("theirs/x.pem", ""),
+        root.write("theirs/link.pem", ""),
+    );
+    let link = root.join("run/aziot/link.pem");
+    symlink(&foreign, &link).unwrap();
+    let mut text = String::from("[cert_issuance]\n");
+    let mut preloaded = String::from("[preloaded_certs]\n");
+    for (id, path) in [
+        ("file", &file),
+        ("new", &root.join("theirs/new.pem")),
+        ("link", &link),
+    ] {
+        text.push_str(&format!("{id}.method = \"self_signed\"\n"));
+        preloaded.push_str(&format!("{id} = \"file://{}\"\n", path.display()));
+    }
+    root.write("etc/aziot/certd/config.d/p.toml", text + &preloaded);
+    for directory in ["run/aziot", "var/lib/aziot/certd"] {
+        chown(root.join(directory), Some(SERVICE), Some(SERVICE)).unwrap();
+    }
+    let services = Services::launch(root, |launch| launch.uid(SERVICE));
+    let log = services.certd.log();
+    let request = csr(&ec_key(), "x");
+    for (n, id) in ["file", "new", "link"].into_iter().enumerate() {
+        services
+            .create(id, &request)
+            .assert_message(500, "internal error");
+        let line = log.wait_for_more(REFUSED, n);
+        assert!(line.contains("theirs/"), "{line}");
+    }
+    // With the right to, it gets as far as the Keys Service: in place, and by replacing what is there.
+    chown(&file, Some(SERVICE), None).unwrap();
+    services
+        .create("file", &request)
+        .assert_message(500, "internal error");
+    log.wait_for("could not load the key pair \"file\"");
+    chown(services.root.join("theirs"), Some(SERVICE), None).unwrap();
+    for id in ["new", "link"] {
+        services
+            .create(id, &request)
+            .assert_message(500, "internal error");
+        log.wait_for(&format!("could not load the key pair {id:?}"));
+    }
+    assert_eq!(log.count(REFUSED), 3);
 }
 
 /// A request whose client has gone before it is looked at is dropped, and its connection is free for another.
