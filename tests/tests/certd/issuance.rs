@@ -6,6 +6,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::{chown, symlink};
 use std::process::Command;
 
+use aziot_core::der::{Tag, Writer};
 use aziot_keys_client::KeyHandle;
 use aziot_tests::certd::{
     Services, VERSION, authority_until, certificate_file, csr, csr_with, ec_key, issued, reference,
@@ -16,8 +17,10 @@ use aziot_tests::daemon::Launch;
 use aziot_tests::root::copy_tree;
 use aziot_tests::users;
 use openssl::asn1::{Asn1Time, Asn1TimeRef};
+use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private};
+use openssl::sign::Signer;
 use openssl::x509::extension::{BasicConstraints, ExtendedKeyUsage, KeyUsage};
 use openssl::x509::{X509, X509Extension, X509Ref, X509Req};
 use serde_json::{Value, json};
@@ -162,6 +165,63 @@ fn requests_with_broken_or_doubled_extensions() {
         ),
         "{refused}"
     );
+    // Something else in the place of the list, an attribute without a value, an extension that is cut off.
+    for values in [
+        &b"\x31\x02\x05\x00"[..],
+        b"\x31\x00",
+        b"\x31\x09\x30\x07\x30\x05\x06\x03\x55\x1d\x25",
+    ] {
+        let refused = services.create("x", &csr_with_attribute(&ec_key(), values));
+        assert_eq!(refused.status, 400, "{refused}");
+        let text = refused.member("message");
+        assert!(
+            text.starts_with("parameter \"csr\" has an invalid value\ncaused by: the ")
+                && text.contains(" cannot be read: "),
+            "{text}"
+        );
+    }
+    services.get("x").assert_message(400, NOT_FOUND);
+    // The same attribute as it should be.
+    let whole =
+        b"\x31\x17\x30\x15\x30\x13\x06\x03\x55\x1d\x25\x04\x0c\x30\x0a\x06\x08\x2b\x06\x01\x05\x05\x07\x03\x02";
+    let leaf = issued(&services.create("x", &csr_with_attribute(&ec_key(), whole))).remove(0);
+    assert_eq!(extensions(&leaf)[0], "2.5.29.37");
+}
+
+/// A request that is signed as it should be, whose attribute for extensions has these values (a set, DER).
+fn csr_with_attribute(key: &PKey<Private>, values: &[u8]) -> String {
+    const EXTENSION_REQUEST: &[u8] = b"\x2a\x86\x48\x86\xf7\x0d\x01\x09\x0e";
+    const ECDSA_WITH_SHA256: &[u8] = b"\x30\x0a\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x02";
+    let subject = aziot_tests::certd::name(&[("CN", "x")]).to_der().unwrap();
+    let public_key = key.public_key_to_der().unwrap();
+    let mut out = vec![0; 1024];
+    let mut writer = Writer::new(&mut out);
+    writer.sequence(|w| {
+        w.unsigned(&[]);
+        w.put(&subject);
+        w.put(&public_key);
+        w.nested(Tag::context(0), |w| {
+            w.sequence(|w| {
+                w.object_identifier(EXTENSION_REQUEST);
+                w.put(values);
+            });
+        });
+    });
+    let info = writer.finish().unwrap().to_vec();
+    let mut signer = Signer::new(MessageDigest::sha256(), key).unwrap();
+    let signature = signer.sign_oneshot_to_vec(&info).unwrap();
+    let mut out = vec![0; 1024];
+    let mut writer = Writer::new(&mut out);
+    writer.sequence(|w| {
+        w.put(&info);
+        w.put(ECDSA_WITH_SHA256);
+        w.bit_string(&signature);
+    });
+    let der = writer.finish().unwrap();
+    let mut text = vec![0; 2048];
+    aziot_core::pem::encode("CERTIFICATE REQUEST", der, &mut text)
+        .unwrap()
+        .to_owned()
 }
 
 #[test]
