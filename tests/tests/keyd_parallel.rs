@@ -247,13 +247,11 @@ fn opposite_moves_and_deletions() {
             }
         }
         if let Some(token) = &site.token {
-            let labels: BTreeSet<String> = token
-                .objects()
-                .into_iter()
-                .map(|object| object.label)
-                .collect();
+            let objects = token.objects();
+            let labels: BTreeSet<String> =
+                objects.iter().map(|object| object.label.clone()).collect();
             let expected = ["d", "handle-validation-key"].map(str::to_owned);
-            assert_eq!(labels, BTreeSet::from(expected));
+            assert_eq!(labels, BTreeSet::from(expected), "{objects:?}");
         }
     }
 }

@@ -140,12 +140,20 @@ impl Drop for Control {
 fn serve(target: &Target, mut stream: UnixStream) {
     let _ = stream.set_read_timeout(Some(READ_TIMEOUT));
     let _ = stream.set_write_timeout(Some(READ_TIMEOUT));
+    let mut ends = false;
     let response = match Request::read(&mut stream, &mut Vec::new()) {
-        Ok(Some(request)) => answer(target, &request).unwrap_or_else(|problem| problem),
+        Ok(Some(request)) => {
+            ends = request.method == "POST" && request.path() == "/shutdown";
+            answer(target, &request).unwrap_or_else(|problem| problem)
+        }
         Ok(None) | Err(ReadError::Io(_)) => return,
         Err(ReadError::Malformed(problem)) => message(400, &problem),
     };
     let _ = response.write_closing(&mut stream, &target.shared.clock.http_date());
+    // Only now: the program may be gone before the answer is.
+    if ends {
+        (target.shutdown)();
+    }
 }
 
 /// Answers a control request.
@@ -291,10 +299,7 @@ fn answer(target: &Target, request: &Request) -> Result<Response, Response> {
             result.map_err(|error| message(500, &error.to_string()))?;
             done()
         }
-        ("POST", ["shutdown"]) => {
-            (target.shutdown)();
-            done()
-        }
+        ("POST", ["shutdown"]) => done(),
         (method, _) => Err(message(
             404,
             &format!("{method} {} is not understood; see GET /", request.path()),
