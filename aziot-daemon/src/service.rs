@@ -266,7 +266,14 @@ impl<S: Service> Context<'_, S> {
         self.kernel.run_for(id, lane, job)
     }
 
-    /// Whether the client still waits for the answer to a request kept earlier.
+    /// Whether the client of a request kept earlier, and not answered yet, has hung up. The request keeps its connection, and so
+    /// a place of its user, until it is answered all the same, unless it is with a job of its own
+    /// ([`run_for`](Self::run_for)).
+    pub fn has_hung_up(&mut self, id: RequestId) -> bool {
+        self.kernel.has_hung_up(id)
+    }
+
+    /// Whether the answer to a request kept earlier is outstanding, even if its client has hung up.
     pub fn is_awaited(&mut self, id: RequestId) -> bool {
         self.kernel.is_awaited(id)
     }

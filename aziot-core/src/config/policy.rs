@@ -22,11 +22,32 @@ impl<'a> FromValue<'a> for Policy {
 impl AutoRenew {
     /// Reads the table `key`. All three members are required.
     pub(crate) fn read(parent: &Section<'_>, key: &'static str) -> Option<Self> {
+        Self::read_with(parent, key, |section| {
+            section.required(
+                "rotate_key",
+                "add `rotate_key = true` (a new key at each renewal) or false",
+            )
+        })
+    }
+
+    /// Reads the table `key`, where keys are rotated if `rotate_key` is missing. The other two members are required.
+    pub(crate) fn read_rotating(parent: &Section<'_>, key: &'static str) -> Option<Self> {
+        Self::read_with(parent, key, |section| {
+            if section.has("rotate_key") {
+                section.optional("rotate_key")
+            } else {
+                Some(Self::default().rotate_key)
+            }
+        })
+    }
+
+    fn read_with(
+        parent: &Section<'_>,
+        key: &'static str,
+        rotate_key: impl FnOnce(&Section<'_>) -> Option<bool>,
+    ) -> Option<Self> {
         let section = parent.table(key)?;
-        let rotate_key = section.required(
-            "rotate_key",
-            "add `rotate_key = true` (a new key at each renewal) or false",
-        );
+        let rotate_key = rotate_key(&section);
         let threshold = section.required("threshold", "add `threshold = \"80%\"`");
         let retry = section.required("retry", "add `retry = \"4%\"`");
         section.finish();

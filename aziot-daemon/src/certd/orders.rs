@@ -92,10 +92,10 @@ impl Certd {
         let Some(order) = self.orders.0.iter_mut().find(|order| order.name == name) else {
             return;
         };
-        if !order.requests.iter().any(|id| cx.is_awaited(*id)) {
-            // Nobody wants it any more, and nothing has been done yet.
-            drop(self.orders.take(name));
-            return;
+        if order.requests.iter().all(|id| cx.has_hung_up(*id)) {
+            // Nobody wants it any more, and nothing has been done yet. The answer frees their connections.
+            let error = Error::internal("everybody who has asked for it has hung up");
+            return self.give_up(name, &error, cx);
         }
         let id = prepared.target.id().to_owned();
         order.target = Some(prepared.target);

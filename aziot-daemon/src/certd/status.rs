@@ -26,6 +26,10 @@ use crate::service::{Context, RequestId};
 /// Most ids that are remembered because a client has used them.
 const SEEN: usize = STATUS_ENTRIES;
 
+/// Longest id that is remembered, in bytes. Nothing else bounds ids but the length of a request, and a single long one
+/// would take the place of all others in the answer.
+const SEEN_ID: usize = STATUS_TEXT / STATUS_ENTRIES / 2;
+
 /// Ids that clients have used, of certificates in the store. The name of a file does not tell its id.
 #[derive(Debug, Default)]
 pub struct Seen(BTreeSet<String>);
@@ -34,6 +38,7 @@ impl Seen {
     /// A client has read or written this certificate.
     pub fn note(&mut self, target: &Target) {
         if matches!(target.place(), Place::Store(_))
+            && target.id().len() <= SEEN_ID
             && self.0.len() < SEEN
             && !self.0.contains(target.id())
         {
@@ -348,6 +353,8 @@ fn rfc3339(time: UnixTime) -> String {
 
 #[cfg(test)]
 mod tests {
+    use aziot_core::limits;
+
     use super::*;
 
     fn at(seconds: u64) -> UnixTime {
@@ -399,6 +406,25 @@ mod tests {
             (waiting.state, waiting.since),
             (State::WaitingForTime, at(8))
         );
+    }
+
+    #[test]
+    fn ids_of_clients_take_a_bounded_part_of_the_memory_and_of_the_answer() {
+        let mut seen = Seen::default();
+        let certs = std::path::Path::new("/certs");
+        let mut note = |id: &str| {
+            let preloaded = crate::certd::target::Preloaded::new();
+            seen.note(&Target::resolve(certs, &preloaded, id).unwrap());
+        };
+        // Its file has a short name, so it can be stored.
+        note(&"/".repeat(limits::BODY_CERTIFICATES / 2));
+        note(&"/".repeat(SEEN_ID + 1));
+        for n in 0..SEEN * 2 {
+            note(&format!("{n:/>SEEN_ID$}"));
+        }
+        let lengths = seen.0.iter().map(String::len);
+        assert_eq!(seen.0.len(), SEEN);
+        assert!(lengths.sum::<usize>() <= STATUS_TEXT / 2);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use aziot_core::limits::BODY_CERTIFICATES;
 use aziot_crypto::file;
-use rustix::fs::Mode;
+use rustix::fs::{Access, Mode};
 
 use super::error::Error;
 use super::target::{EXTENSION, Place, Preloaded, Target};
@@ -122,24 +122,41 @@ impl Store {
         let failed = |cause: Cow<'_, str>| {
             Err(Error::internal("could not write cert file").caused_by(cause))
         };
-        match std::fs::metadata(path) {
-            Ok(metadata) if metadata.is_file() => return Ok(()),
+        let exists = match std::fs::metadata(path) {
+            Ok(metadata) if metadata.is_file() => true,
             Ok(_) => return failed(format!("{} is not a regular file", path.display()).into()),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            // A symbolic link that leads nowhere yet is followed when the file is written.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && path.is_symlink() => {
+                return Ok(());
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
             Err(error) => {
                 return failed(format!("could not examine {}: {error}", path.display()).into());
             }
+        };
+        let file = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let directory = file.parent().unwrap_or(Path::new("/"));
+        if !directory.is_dir() {
+            return failed(
+                format!(
+                    "there is no directory {} for {}; make it, or change preloaded_certs",
+                    directory.display(),
+                    path.display()
+                )
+                .into(),
+            );
         }
-        // A symbolic link that leads nowhere yet is followed when the file is written.
-        let directory = path.parent().unwrap_or(Path::new("/"));
-        if directory.is_dir() {
+        // A file is replaced in its directory, or else written in place.
+        let may = |path: &Path, access| rustix::fs::access(path, access).is_ok();
+        if may(directory, Access::WRITE_OK | Access::EXEC_OK)
+            || exists && may(&file, Access::WRITE_OK)
+        {
             return Ok(());
         }
         failed(
             format!(
-                "there is no directory {} for {}; make it, or change preloaded_certs",
-                directory.display(),
-                path.display()
+                "this service may write neither {} nor its directory; give it the right to, or change preloaded_certs",
+                file.display()
             )
             .into(),
         )

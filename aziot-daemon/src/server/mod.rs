@@ -159,6 +159,13 @@ impl<E: Send + 'static> Kernel<E> {
             .is_some_and(|conn| conn.awaits() == Some(id.number))
     }
 
+    /// Whether the client of a request whose answer is outstanding has gone. Its connection may be there still.
+    pub(crate) fn has_hung_up(&mut self, id: RequestId) -> bool {
+        self.table
+            .same(id.index, id.generation)
+            .is_none_or(|conn| conn.peer_gone)
+    }
+
     /// Runs a job that ends with its request.
     pub(crate) fn run_for(
         &mut self,

@@ -68,13 +68,12 @@ fn cs_02_drop_ins_are_merged_in_the_order_of_their_names() {
     assert_eq!(services.get("x").member("pem"), "twenty\n", "replaced");
     assert_eq!(services.get("all").member("pem"), "a\nb\nc\n", "appended");
     // From the main file alone: three connections, and no more.
-    let open: Vec<Client> = (0..3).map(|_| services.connect()).collect();
-    let mut clients = open.into_iter();
-    for client in clients.by_ref() {
-        let mut client = client;
+    let mut open: Vec<Client> = (0..3).map(|_| services.connect()).collect();
+    for client in &mut open {
         let target = format!("/certificates/x?{VERSION}");
         assert_eq!(client.exchange(request("GET", &target, None)).status, 200);
     }
+    services.connect().assert_closed();
 }
 
 #[test]

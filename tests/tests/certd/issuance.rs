@@ -3,16 +3,24 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::{chown, symlink};
 use std::process::Command;
 
+use aziot_core::der::{Tag, Writer};
 use aziot_keys_client::KeyHandle;
 use aziot_tests::certd::{
-    Services, authority_until, certificate_file, csr, csr_with, ec_key, issued, reference, root,
+    Services, VERSION, authority_until, certificate_file, csr, csr_with, ec_key, issued, reference,
+    root,
 };
+use aziot_tests::client::request;
+use aziot_tests::daemon::Launch;
 use aziot_tests::root::copy_tree;
+use aziot_tests::users;
 use openssl::asn1::{Asn1Time, Asn1TimeRef};
+use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private};
+use openssl::sign::Signer;
 use openssl::x509::extension::{BasicConstraints, ExtendedKeyUsage, KeyUsage};
 use openssl::x509::{X509, X509Extension, X509Ref, X509Req};
 use serde_json::{Value, json};
@@ -157,6 +165,63 @@ fn requests_with_broken_or_doubled_extensions() {
         ),
         "{refused}"
     );
+    // Something else in the place of the list, an attribute without a value, an extension that is cut off.
+    for values in [
+        &b"\x31\x02\x05\x00"[..],
+        b"\x31\x00",
+        b"\x31\x09\x30\x07\x30\x05\x06\x03\x55\x1d\x25",
+    ] {
+        let refused = services.create("x", &csr_with_attribute(&ec_key(), values));
+        assert_eq!(refused.status, 400, "{refused}");
+        let text = refused.member("message");
+        assert!(
+            text.starts_with("parameter \"csr\" has an invalid value\ncaused by: the ")
+                && text.contains(" cannot be read: "),
+            "{text}"
+        );
+    }
+    services.get("x").assert_message(400, NOT_FOUND);
+    // The same attribute as it should be.
+    let whole =
+        b"\x31\x17\x30\x15\x30\x13\x06\x03\x55\x1d\x25\x04\x0c\x30\x0a\x06\x08\x2b\x06\x01\x05\x05\x07\x03\x02";
+    let leaf = issued(&services.create("x", &csr_with_attribute(&ec_key(), whole))).remove(0);
+    assert_eq!(extensions(&leaf)[0], "2.5.29.37");
+}
+
+/// A request that is signed as it should be, whose attribute for extensions has these values (a set, DER).
+fn csr_with_attribute(key: &PKey<Private>, values: &[u8]) -> String {
+    const EXTENSION_REQUEST: &[u8] = b"\x2a\x86\x48\x86\xf7\x0d\x01\x09\x0e";
+    const ECDSA_WITH_SHA256: &[u8] = b"\x30\x0a\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x02";
+    let subject = aziot_tests::certd::name(&[("CN", "x")]).to_der().unwrap();
+    let public_key = key.public_key_to_der().unwrap();
+    let mut out = vec![0; 1024];
+    let mut writer = Writer::new(&mut out);
+    writer.sequence(|w| {
+        w.unsigned(&[]);
+        w.put(&subject);
+        w.put(&public_key);
+        w.nested(Tag::context(0), |w| {
+            w.sequence(|w| {
+                w.object_identifier(EXTENSION_REQUEST);
+                w.put(values);
+            });
+        });
+    });
+    let info = writer.finish().unwrap().to_vec();
+    let mut signer = Signer::new(MessageDigest::sha256(), key).unwrap();
+    let signature = signer.sign_oneshot_to_vec(&info).unwrap();
+    let mut out = vec![0; 1024];
+    let mut writer = Writer::new(&mut out);
+    writer.sequence(|w| {
+        w.put(&info);
+        w.put(ECDSA_WITH_SHA256);
+        w.bit_string(&signature);
+    });
+    let der = writer.finish().unwrap();
+    let mut text = vec![0; 2048];
+    aziot_core::pem::encode("CERTIFICATE REQUEST", der, &mut text)
+        .unwrap()
+        .to_owned()
 }
 
 #[test]
@@ -625,8 +690,16 @@ fn what_cannot_be_stored_is_not_issued() {
             root.join("missing/x.pem").display()
         ),
     );
-    let services = Services::on(root);
+    let services = Services {
+        keyd: Launch::service("aziot-keyd", &root)
+            .env("AZIOT_LOG", "debug")
+            .start(),
+        certd: Launch::service("aziot-certd", &root).start(),
+        root,
+    };
     let (key, _) = services.authority("ca", "ec-p256", 60);
+    let signed = services.keyd.log().count("<-- POST /sign");
+    assert!(signed > 0, "the CA has signed for itself");
     let long = "a".repeat(187);
     let request = csr(&ec_key(), "x");
     for id in ["list", "gone", "http", &long] {
@@ -642,8 +715,92 @@ fn what_cannot_be_stored_is_not_issued() {
     ] {
         services.certd.log().wait_for(text);
     }
-    // No signature was made: the Keys Service has been asked for nothing.
-    assert_eq!(services.keyd.log().count("/sign"), 0);
+    // No other signature was made.
+    assert_eq!(services.keyd.log().count("<-- POST /sign"), signed);
+}
+
+/// Nor is what the service may not write, as a file that an administrator has preloaded usually is.
+#[test]
+fn what_may_not_be_written_is_not_issued() {
+    const SERVICE: u32 = 40_000;
+    const REFUSED: &str = "may write neither";
+    if !users::can_change("a service without root's rights") {
+        return;
+    }
+    let root = root("");
+    let (file, foreign) = (
+        root.write("theirs/x.pem", ""),
+        root.write("theirs/link.pem", ""),
+    );
+    let link = root.join("run/aziot/link.pem");
+    symlink(&foreign, &link).unwrap();
+    let mut text = String::from("[cert_issuance]\n");
+    let mut preloaded = String::from("[preloaded_certs]\n");
+    for (id, path) in [
+        ("file", &file),
+        ("new", &root.join("theirs/new.pem")),
+        ("link", &link),
+    ] {
+        text.push_str(&format!("{id}.method = \"self_signed\"\n"));
+        preloaded.push_str(&format!("{id} = \"file://{}\"\n", path.display()));
+    }
+    root.write("etc/aziot/certd/config.d/p.toml", text + &preloaded);
+    for directory in ["run/aziot", "var/lib/aziot/certd"] {
+        chown(root.join(directory), Some(SERVICE), Some(SERVICE)).unwrap();
+    }
+    let services = Services::launch(root, |launch| launch.uid(SERVICE));
+    let log = services.certd.log();
+    let request = csr(&ec_key(), "x");
+    for (n, id) in ["file", "new", "link"].into_iter().enumerate() {
+        services
+            .create(id, &request)
+            .assert_message(500, "internal error");
+        let line = log.wait_for_more(REFUSED, n);
+        assert!(line.contains("theirs/"), "{line}");
+    }
+    // With the right to, it gets as far as the Keys Service: in place, and by replacing what is there.
+    chown(&file, Some(SERVICE), None).unwrap();
+    services
+        .create("file", &request)
+        .assert_message(500, "internal error");
+    log.wait_for("could not load the key pair \"file\"");
+    chown(services.root.join("theirs"), Some(SERVICE), None).unwrap();
+    for id in ["new", "link"] {
+        services
+            .create(id, &request)
+            .assert_message(500, "internal error");
+        log.wait_for(&format!("could not load the key pair {id:?}"));
+    }
+    assert_eq!(log.count(REFUSED), 3);
+}
+
+/// A request whose client has gone before it is looked at is dropped, and its connection is free for another.
+#[test]
+fn what_nobody_waits_for_is_not_issued() {
+    const DROPPED: &str = "everybody who has asked for it has hung up";
+    let services = Services::start(&format!("max_requests = 2\n{LOCAL_CA}"));
+    let _ = services.authority("ca", "ec-p256", 60);
+    let mut client = services.connect();
+    // It is accepted, so it is read as soon as the service goes on.
+    let get = request("GET", &format!("/certificates/x?{VERSION}"), None);
+    client.exchange(get).assert_message(400, NOT_FOUND);
+    services.certd.signal(libc::SIGSTOP);
+    let body = json!({ "certId": "x", "csr": csr(&ec_key(), "x") });
+    client.send(request(
+        "POST",
+        &format!("/certificates?{VERSION}"),
+        Some(&body),
+    ));
+    drop(client);
+    services.certd.signal(libc::SIGCONT);
+    services.certd.log().wait_for(DROPPED);
+    services.get("x").assert_message(400, NOT_FOUND);
+    // Both places are free again.
+    let mut open: Vec<_> = (0..2).map(|_| services.connect()).collect();
+    for client in &mut open {
+        let get = request("GET", &format!("/certificates/ca?{VERSION}"), None);
+        assert_eq!(client.exchange(get).status, 200);
+    }
 }
 
 /// A CA of its own, a certificate that it issues, and OpenSSL's judgement at its strictest.

@@ -66,3 +66,39 @@ fn cs_05_own_credentials_are_not_mixed_with_the_default() {
     assert!(none.est_auth("own").is_some());
     assert_eq!(none.est_auth("by-id"), None);
 }
+
+/// As its documentation promises. Release 1.6.0 refuses the file, and the other two members still have to be there.
+#[test]
+fn cs_06_keys_are_rotated_unless_the_policy_says_otherwise() {
+    let read = |renew: &str| {
+        let text =
+            format!("homedir_path = \"/h\"\n[cert_issuance.est.identity_auto_renew]\n{renew}\n");
+        certd::Settings::read(&merged(&[("c.toml", &text)]), &Places::default())
+    };
+    for (rotate, expected) in [
+        ("", true),
+        ("rotate_key = true\n", true),
+        ("rotate_key = false\n", false),
+    ] {
+        let read = read(&format!("{rotate}threshold = \"50%\"\nretry = \"1day\"")).unwrap();
+        let renew = read.settings.cert_issuance.est.unwrap().identity_auto_renew;
+        let policy = (renew.threshold, renew.retry);
+        assert_eq!(renew.rotate_key, expected, "{rotate}");
+        assert_eq!(
+            policy,
+            (Policy::Percentage(50), Policy::Seconds(86_400)),
+            "{rotate}"
+        );
+    }
+    for (renew, complaint) in [
+        ("retry = \"1day\"", "missing field `threshold`"),
+        ("threshold = \"50%\"", "missing field `retry`"),
+        (
+            "rotate_key = 1\nthreshold = \"50%\"\nretry = \"1day\"",
+            "rotate_key",
+        ),
+    ] {
+        let error = read(renew).unwrap_err().to_string();
+        assert!(error.contains(complaint), "{error}");
+    }
+}
