@@ -1,9 +1,10 @@
 //! When identities are renewed, as the service does it (the arithmetic is tested where it is).
 
-use aziot_tests::client::{PATIENCE, eventually};
+use aziot_tests::client::{self, PATIENCE, eventually};
 use aziot_tests::simulator::est::{Client as Rule, Realm, WELL_KNOWN};
 use aziot_tests::simulator::{Action, CannedResponse, Fault};
 use openssl::x509::X509;
+use serde_json::json;
 
 use crate::device::{BOOTSTRAP, Bench, IDENTITY, Plan, Stopped, common_name, request};
 
@@ -188,4 +189,28 @@ fn cs_43_all_that_is_due_is_renewed_and_the_rest_is_left() {
     assert_eq!(stored(&bench, "id-c"), left);
     assert_eq!(log.count("Attempting to renew certificate id-c."), 0);
     assert_eq!(bench.status_of("id-c")["renewal"], "scheduled");
+}
+
+/// The service was stopped between storing a certificate and moving its key, and comes back when that certificate is due
+/// already: it goes on with the key where that is now.
+#[test]
+fn cs_48_an_interrupted_rotation_is_finished_and_the_next_one_begins_with_its_key() {
+    let (stopped, old) = due();
+    let path = format!("/keypair/est-id-temp?{}", aziot_tests::fixture::VERSION);
+    let moved = client::post(stopped.keyd.socket(), &path, &json!({ "from": "est-id" }));
+    assert_eq!(moved.status, 204, "{}", moved.text());
+    let mut realm = realm(3600, 0);
+    realm.client = Rule::Issued;
+    stopped.est.set_realm(WELL_KNOWN, realm.clone());
+    let before = stopped.est.issued().len();
+    let bench = stopped.start(&plan(realm));
+    let log = bench.certd.log();
+    log.wait_for("Certificate est-id was renewed.");
+    assert_eq!(log.count("Tried to renew est-id"), 0, "{}", log.text());
+    let issued = bench.est.issued();
+    assert_eq!(issued.len(), before + 1);
+    assert_eq!(issued[before].client[0], old);
+    let new = bench.stored("est-id").unwrap();
+    assert!(bench.belong(&new[0], "est-id"));
+    assert_eq!(bench.public_key("est-id-temp"), None);
 }
