@@ -12,7 +12,7 @@ use super::super::error::Error;
 use super::super::{Certd, Event as ServiceEvent};
 use super::identity::{self, Found, Loss, now};
 use super::issue::Order;
-use super::plan::{self, Names, Owner, unusable};
+use super::plan::{self, Names, Owner, Server, unusable};
 use super::rotate::{Cause, Rotated, Task, rotate};
 use super::shared::Shared;
 use super::{Est, Event, RENEW, SOON, subject};
@@ -358,15 +358,17 @@ impl Est {
                 Self::note_use(cx);
             } else {
                 self.queue.finished(&server);
-                self.rotated(&names, &Rotated::not_begun(Error::busy().one_line()), cx);
+                let end = Rotated::not_begun(Error::busy().one_line());
+                self.rotated(&names, &server, &end, cx);
             }
         }
     }
 
-    /// A rotation has ended.
+    /// A rotation has ended, for which this server was asked.
     pub(super) fn rotated(
         &mut self,
         names: &Names,
+        server: &Server,
         rotated: &Rotated,
         cx: &mut Context<'_, Certd>,
     ) {
@@ -437,7 +439,8 @@ impl Est {
                 Self::conclude(order, Err(error), cx);
             }
         }
-        self.serve_waiting(waiting, occasion, good, rotated, cx);
+        let tried = (occasion == Some(Occasion::Need)).then_some(server);
+        self.serve_waiting(waiting, tried, good, rotated, cx);
     }
 
     /// A rotation begins to put the new pair in place.
@@ -478,18 +481,18 @@ impl Est {
         }
     }
 
-    /// Goes on with those who have waited for an identity.
+    /// Goes on with those who have waited for an identity, which this server was asked for on behalf of one of them, if it was.
     fn serve_waiting(
         &mut self,
         waiting: Vec<Order>,
-        occasion: Option<Occasion>,
+        tried: Option<&Server>,
         good: bool,
         rotated: &Rotated,
         cx: &mut Context<'_, Certd>,
     ) {
         for order in waiting.into_iter().rev() {
-            // What was not tried for them may still work for them, by another way or with another subject.
-            if good || occasion != Some(Occasion::Need) {
+            // What was not tried for them may still work for them: by another way, at another server, with another subject.
+            if good || tried != Some(&order.access.server) {
                 self.queue.push_front(order);
                 continue;
             }
