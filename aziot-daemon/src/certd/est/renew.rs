@@ -1,7 +1,7 @@
 //! The EST identities: which there are, which are renewed when, and who waits for one (certificates-service 8 and 9).
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use aziot_core::api::certs::status::RenewalState;
 use aziot_core::renewal::policy::AutoRenew;
@@ -19,6 +19,10 @@ use super::{Est, Event, RENEW, SOON, subject};
 use crate::lanes::Lane;
 use crate::random::random;
 use crate::service::Context;
+
+/// How long somebody whose time is up still waits for an identity, in seconds: what is under way for it ends then too, and
+/// tells why.
+const GRACE: u64 = 10;
 
 /// An EST identity, as the loop knows it.
 #[derive(Debug)]
@@ -512,6 +516,27 @@ impl Est {
             };
             Self::conclude(order, Err(error), cx);
         }
+    }
+
+    /// Takes out those who have waited for an identity for too long, which many renewals may be before.
+    pub(super) fn expired_waiting(&mut self, now: Instant) -> Vec<Order> {
+        let grace = self.tools.timing.seconds(GRACE);
+        let mut expired = Vec::new();
+        for known in &mut self.known {
+            expired.extend(
+                known
+                    .waiting
+                    .extract_if(.., |order| order.by + grace <= now),
+            );
+        }
+        expired
+    }
+
+    /// When the next of those who wait for an identity has waited for too long.
+    pub(super) fn next_waiting_expiry(&self) -> Option<Instant> {
+        let grace = self.tools.timing.seconds(GRACE);
+        let waiting = self.known.iter().flat_map(|known| &known.waiting);
+        waiting.map(|order| order.by + grace).min()
     }
 
     /// A client has written or deleted this certificate.
