@@ -381,7 +381,7 @@ impl Est {
             nested.finish();
         }
         let identity_auto_renew =
-            AutoRenew::read(&section, "identity_auto_renew").unwrap_or_default();
+            AutoRenew::read_rotating(&section, "identity_auto_renew").unwrap_or_default();
         let urls = est_urls(&section);
         section.finish();
         Self {

@@ -27,6 +27,21 @@ impl AutoRenew {
             "rotate_key",
             "add `rotate_key = true` (a new key at each renewal) or false",
         );
+        Self::read_times(section, rotate_key)
+    }
+
+    /// As [`read`](Self::read); without `rotate_key` there is a new key at each renewal (DB-5).
+    pub(crate) fn read_rotating(parent: &Section<'_>, key: &'static str) -> Option<Self> {
+        let section = parent.table(key)?;
+        let rotate_key = if section.has("rotate_key") {
+            section.optional("rotate_key")
+        } else {
+            Some(Self::default().rotate_key)
+        };
+        Self::read_times(section, rotate_key)
+    }
+
+    fn read_times(section: Section<'_>, rotate_key: Option<bool>) -> Option<Self> {
         let threshold = section.required("threshold", "add `threshold = \"80%\"`");
         let retry = section.required("retry", "add `retry = \"4%\"`");
         section.finish();

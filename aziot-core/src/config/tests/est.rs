@@ -66,3 +66,38 @@ fn cs_05_own_credentials_are_not_mixed_with_the_default() {
     assert!(none.est_auth("own").is_some());
     assert_eq!(none.est_auth("by-id"), None);
 }
+
+#[test]
+fn cs_06_keys_are_rotated_unless_it_says_otherwise() {
+    let read = |table: &str| {
+        let text =
+            format!("homedir_path = \"/h\"\n[cert_issuance.est]\nidentity_auto_renew = {table}\n");
+        let merged = merged(&[("c.toml", &text)]);
+        certd::Settings::read(&merged, &Places::default())
+            .map(|loaded| {
+                loaded
+                    .settings
+                    .cert_issuance
+                    .est
+                    .unwrap()
+                    .identity_auto_renew
+            })
+            .map_err(|problems| problems.to_string())
+    };
+    let without = read("{ threshold = \"50%\", retry = \"4%\" }").unwrap();
+    assert!(without.rotate_key);
+    assert_eq!(without.threshold.to_string(), "50%");
+    let with = read("{ rotate_key = false, threshold = \"50%\", retry = \"4%\" }").unwrap();
+    assert!(!with.rotate_key);
+    for (table, complaint) in [
+        ("{ retry = \"4%\" }", "missing field `threshold`"),
+        ("{ threshold = \"50%\" }", "missing field `retry`"),
+        (
+            "{ rotate_key = 1, threshold = \"50%\", retry = \"4%\" }",
+            "rotate_key",
+        ),
+    ] {
+        let error = read(table).unwrap_err();
+        assert!(error.contains(complaint), "{error}");
+    }
+}
