@@ -274,3 +274,38 @@ fn a_bootstrap_certificate_that_is_not_there_is_named() {
     );
     assert_eq!(bench.public_key("est-id"), None);
 }
+
+/// Two certificates with one identity and different servers: that the first server cannot give the identity does not mean
+/// that the second cannot.
+#[test]
+fn an_identity_that_one_server_refuses_is_asked_for_at_another() {
+    let plan = Plan {
+        tables: "[cert_issuance.dev]\nmethod = \"est\"\n[cert_issuance.refused]\nmethod = \"est\"\nurl = \"{base}/refuses\"\n"
+            .to_owned(),
+        ..Plan::default()
+    };
+    let bench = Bench::new(&plan);
+    bench.est.set_realm(
+        "refuses",
+        Realm {
+            client: Rule::Issued,
+            ..Realm::default()
+        },
+    );
+    bench
+        .est
+        .add_fault(Fault::always(Action::Delay { ms: 1000 }).on_path("/refuses/*"))
+        .unwrap();
+    std::thread::scope(|scope| {
+        let refused = scope.spawn(|| bench.create("refused", &request("refused")));
+        bench
+            .certd
+            .log()
+            .wait_for("The EST identity est-id has to be established");
+        bench.created("dev", &request("dev"));
+        refused
+            .join()
+            .unwrap()
+            .assert_message(500, "internal error");
+    });
+}

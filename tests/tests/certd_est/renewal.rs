@@ -201,7 +201,9 @@ fn cs_49_a_start_does_not_depend_on_the_server() {
 
 #[test]
 fn cs_50_a_key_that_cannot_be_moved_leaves_the_old_pair_and_another_attempt() {
-    let plan = plan(true, 20);
+    // Due from the beginning, and tried again after 10 s: time enough to look.
+    let mut plan = plan(true, 40);
+    plan.realm.backdate = 60;
     let bench = Bench::new(&plan);
     bench.created("dev", &request("dev"));
     let old = bench.stored("est-id").unwrap();

@@ -1,9 +1,12 @@
 //! When identities are renewed, as the service does it (the arithmetic is tested where it is).
 
-use aziot_tests::client::{PATIENCE, eventually};
+use std::time::{Duration, Instant};
+
+use aziot_tests::client::{self, PATIENCE, eventually};
 use aziot_tests::simulator::est::{Client as Rule, Realm, WELL_KNOWN};
-use aziot_tests::simulator::{Action, CannedResponse, Fault};
+use aziot_tests::simulator::{Action, CannedResponse, Config, Fault, Simulator};
 use openssl::x509::X509;
+use serde_json::json;
 
 use crate::device::{BOOTSTRAP, Bench, IDENTITY, Plan, Stopped, common_name, request};
 
@@ -188,4 +191,77 @@ fn cs_43_all_that_is_due_is_renewed_and_the_rest_is_left() {
     assert_eq!(stored(&bench, "id-c"), left);
     assert_eq!(log.count("Attempting to renew certificate id-c."), 0);
     assert_eq!(bench.status_of("id-c")["renewal"], "scheduled");
+}
+
+/// The service was stopped between storing a certificate and moving its key, and comes back when that certificate is due
+/// already: it goes on with the key where that is now.
+#[test]
+fn cs_48_an_interrupted_rotation_is_finished_and_the_next_one_begins_with_its_key() {
+    let (stopped, old) = due();
+    let path = format!("/keypair/est-id-temp?{}", aziot_tests::fixture::VERSION);
+    let moved = client::post(stopped.keyd.socket(), &path, &json!({ "from": "est-id" }));
+    assert_eq!(moved.status, 204, "{}", moved.text());
+    let mut realm = realm(3600, 0);
+    realm.client = Rule::Issued;
+    stopped.est.set_realm(WELL_KNOWN, realm.clone());
+    let before = stopped.est.issued().len();
+    let bench = stopped.start(&plan(realm));
+    let log = bench.certd.log();
+    log.wait_for("Certificate est-id was renewed.");
+    assert_eq!(log.count("Tried to renew est-id"), 0, "{}", log.text());
+    let issued = bench.est.issued();
+    assert_eq!(issued.len(), before + 1);
+    assert_eq!(issued[before].client[0], old);
+    let new = bench.stored("est-id").unwrap();
+    assert!(bench.belong(&new[0], "est-id"));
+    assert_eq!(bench.public_key("est-id-temp"), None);
+}
+
+/// Nobody waits longer for an identity than for a certificate. Here the identities are renewed at a server that does not
+/// answer, one after the other, and who needs them asks another server.
+#[test]
+fn whoever_waits_for_an_identity_whose_renewal_waits_is_answered_in_time() {
+    let silent = tempfile::tempdir().unwrap();
+    let silent = Simulator::start(Config::new(silent.path())).unwrap();
+    silent
+        .add_fault(Fault::always(Action::HangConnection))
+        .unwrap();
+    let ids: Vec<String> = (0..6).map(|number| number.to_string()).collect();
+    // Of those that have an identity the last one decides where it is renewed.
+    let tables = |url: &str| -> String {
+        let table = |id: &String| {
+            let own = format!(
+                "method = \"est\"\nidentity_cert = \"id-{id}\"\nidentity_pk = \"id-{id}\"\n{BOOTSTRAP}"
+            );
+            format!("[cert_issuance.a{id}]\n{own}[cert_issuance.b{id}]\n{own}{url}")
+        };
+        ids.iter().map(table).collect()
+    };
+    let mut plan = Plan {
+        est: POLICY.to_owned(),
+        tables: tables(""),
+        realm: realm(3, 0),
+        ..Plan::default()
+    };
+    let bench = Bench::new(&plan);
+    for id in &ids {
+        bench.created(&format!("a{id}"), &request(id));
+    }
+    let stopped = bench.stop();
+    // All of them expire.
+    std::thread::sleep(Duration::from_secs(4));
+    plan.tables = tables(&format!("url = \"{}\"\n", silent.est_url(WELL_KNOWN)));
+    let bench = stopped.start(&plan);
+    let log = bench.certd.log();
+    log.wait_for_more("Attempting to renew certificate id-", ids.len() - 1);
+    // Two renewals at a time, 6 s each (60 s, scaled): the last one is through after 18 s.
+    let begin = Instant::now();
+    std::thread::scope(|scope| {
+        for id in &ids {
+            let bench = &bench;
+            scope.spawn(move || bench.create(&format!("a{id}"), &request(id)));
+        }
+    });
+    let elapsed = begin.elapsed();
+    assert!(elapsed < Duration::from_secs(15), "{elapsed:?}");
 }

@@ -121,19 +121,22 @@ impl Chain {
         is_for(&self.leaf, key)
     }
 
-    /// Whether the certificate is what its issuer has signed, as far as the issuer's certificate is in the chain.
+    /// Whether the certificate is what its issuer has signed, as far as certificates of the issuer are in the chain.
     #[must_use]
     pub fn is_consistent(&self) -> bool {
-        let issuer = self
+        // While a CA changes its key, there are several certificates with its name.
+        let mut issuers = self
             .above
             .iter()
-            .find(|above| above.issued(&self.leaf) == X509VerifyResult::OK);
-        let consistent = issuer.is_none_or(|issuer| {
-            issuer
-                .public_key()
-                .and_then(|key| self.leaf.verify(&key))
-                .unwrap_or(false)
-        });
+            .filter(|above| above.issued(&self.leaf) == X509VerifyResult::OK)
+            .peekable();
+        let consistent = issuers.peek().is_none()
+            || issuers.any(|issuer| {
+                issuer
+                    .public_key()
+                    .and_then(|key| self.leaf.verify(&key))
+                    .unwrap_or(false)
+            });
         forget_errors();
         consistent
     }
@@ -239,8 +242,18 @@ mod tests {
         let (ours, ca, other) = (key(), key(), key());
         let root = certificate(("ca", &ca), ("ca", &ca), 0);
         let forged = certificate(("leaf", &ours), ("ca", &other), 0);
-        let chain = Chain::assemble(&ours, vec![forged.clone()], vec![root]).unwrap();
+        let chain = Chain::assemble(&ours, vec![forged.clone()], vec![root.clone()]).unwrap();
         assert!(!chain.is_consistent());
+        // Nor is it when there are others of that name (RFC 7030, section 4.1.3), but it is when one of them has signed it.
+        let old = certificate(("ca", &key()), ("ca", &ca), 0);
+        let new = certificate(("ca", &other), ("ca", &other), 0);
+        for (above, expected) in [
+            (vec![root.clone(), old.clone()], false),
+            (vec![root, old, new], true),
+        ] {
+            let chain = Chain::assemble(&ours, vec![forged.clone()], above).unwrap();
+            assert_eq!(chain.is_consistent(), expected);
+        }
         // Without the issuer's certificate nothing can be said.
         assert!(
             Chain::assemble(&ours, vec![forged], Vec::new())

@@ -135,11 +135,17 @@ impl Est {
             );
             Self::conclude(order, Err(error), cx);
         }
+        for order in self.expired_waiting(now) {
+            let reason = "its EST identity is being renewed, which takes too long; try again";
+            let error = unusable(&order.id, reason);
+            Self::conclude(order, Err(error), cx);
+        }
         self.start_rotations(cx);
         while let Some(order) = self.queue.next_order() {
             self.start(order, cx);
         }
-        match self.queue.next_expiry() {
+        let expiries = [self.queue.next_expiry(), self.next_waiting_expiry()];
+        match expiries.into_iter().flatten().min() {
             Some(expiry) => {
                 cx.set_alarm(EXPIRE, expiry.saturating_duration_since(now).max(SOON));
             }

@@ -200,7 +200,7 @@ impl Est {
             Event::Ended(ticket, end) => self.issue_ended(ticket, end, cx),
             Event::Rotated(names, server, end) => {
                 self.queue.finished(&server);
-                self.rotated(&names, &end, cx);
+                self.rotated(&names, &server, &end, cx);
             }
             Event::Idle => return,
         }

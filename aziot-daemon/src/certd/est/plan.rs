@@ -81,7 +81,8 @@ pub fn unusable(id: &str, reason: impl fmt::Display) -> Error {
 /// # Errors
 /// There is no URL, or there are no credentials.
 pub fn access(settings: &Settings, id: &str) -> Result<Access, Error> {
-    let auth = auth(settings, id).ok_or_else(|| unusable(id, "EST auth is not configured"))?;
+    let auth = settings.cert_issuance.est_auth(id);
+    let auth = auth.ok_or_else(|| unusable(id, "EST auth is not configured"))?;
     Ok(Access {
         server: server(settings, id)?,
         basic: auth.basic.clone(),
@@ -97,18 +98,8 @@ fn defaults(settings: &Settings) -> Option<&Est> {
     settings.cert_issuance.est.as_ref()
 }
 
-fn auth<'s>(settings: &'s Settings, id: &str) -> Option<&'s EstAuth> {
-    let some = |auth: &&EstAuth| auth.basic.is_some() || auth.x509.is_some();
-    let own = entry(settings, id).map(|entry| &entry.auth).filter(some);
-    own.or_else(|| defaults(settings).map(|est| &est.auth).filter(some))
-}
-
 fn server(settings: &Settings, id: &str) -> Result<Server, Error> {
-    let own = entry(settings, id).and_then(|entry| entry.url.as_ref());
-    let url = own.or_else(|| {
-        let urls = &defaults(settings)?.urls;
-        urls.get(id).or_else(|| urls.get("default"))
-    });
+    let url = settings.cert_issuance.est_url(id);
     Server::parse(url.ok_or_else(|| unusable(id, "EST URL is not configured"))?)
 }
 
@@ -194,7 +185,7 @@ impl Owner {
             let mut users = settings.cert_issuance.certs.iter();
             users
                 .find_map(|(id, entry)| {
-                    let used = auth(settings, id)?.x509.as_ref()?;
+                    let used = settings.cert_issuance.est_auth(id)?.x509.as_ref()?;
                     if entry.method != Method::Est || Names::of(used) != names {
                         return None;
                     }

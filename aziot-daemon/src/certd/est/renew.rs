@@ -1,7 +1,7 @@
 //! The EST identities: which there are, which are renewed when, and who waits for one (certificates-service 8 and 9).
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use aziot_core::api::certs::status::RenewalState;
 use aziot_core::renewal::policy::AutoRenew;
@@ -12,13 +12,17 @@ use super::super::error::Error;
 use super::super::{Certd, Event as ServiceEvent};
 use super::identity::{self, Found, Loss, now};
 use super::issue::Order;
-use super::plan::{self, Names, Owner, unusable};
+use super::plan::{self, Names, Owner, Server, unusable};
 use super::rotate::{Cause, Rotated, Task, rotate};
 use super::shared::Shared;
 use super::{Est, Event, RENEW, SOON, subject};
 use crate::lanes::Lane;
 use crate::random::random;
 use crate::service::Context;
+
+/// How long somebody whose time is up still waits for an identity, in seconds: what is under way for it ends then too, and
+/// tells why.
+const GRACE: u64 = 10;
 
 /// An EST identity, as the loop knows it.
 #[derive(Debug)]
@@ -358,15 +362,17 @@ impl Est {
                 Self::note_use(cx);
             } else {
                 self.queue.finished(&server);
-                self.rotated(&names, &Rotated::not_begun(Error::busy().one_line()), cx);
+                let end = Rotated::not_begun(Error::busy().one_line());
+                self.rotated(&names, &server, &end, cx);
             }
         }
     }
 
-    /// A rotation has ended.
+    /// A rotation has ended, for which this server was asked.
     pub(super) fn rotated(
         &mut self,
         names: &Names,
+        server: &Server,
         rotated: &Rotated,
         cx: &mut Context<'_, Certd>,
     ) {
@@ -437,7 +443,8 @@ impl Est {
                 Self::conclude(order, Err(error), cx);
             }
         }
-        self.serve_waiting(waiting, occasion, good, rotated, cx);
+        let tried = (occasion == Some(Occasion::Need)).then_some(server);
+        self.serve_waiting(waiting, tried, good, rotated, cx);
     }
 
     /// A rotation begins to put the new pair in place.
@@ -478,18 +485,18 @@ impl Est {
         }
     }
 
-    /// Goes on with those who have waited for an identity.
+    /// Goes on with those who have waited for an identity, which this server was asked for on behalf of one of them, if it was.
     fn serve_waiting(
         &mut self,
         waiting: Vec<Order>,
-        occasion: Option<Occasion>,
+        tried: Option<&Server>,
         good: bool,
         rotated: &Rotated,
         cx: &mut Context<'_, Certd>,
     ) {
         for order in waiting.into_iter().rev() {
-            // What was not tried for them may still work for them, by another way or with another subject.
-            if good || occasion != Some(Occasion::Need) {
+            // What was not tried for them may still work for them: by another way, at another server, with another subject.
+            if good || tried != Some(&order.access.server) {
                 self.queue.push_front(order);
                 continue;
             }
@@ -509,6 +516,27 @@ impl Est {
             };
             Self::conclude(order, Err(error), cx);
         }
+    }
+
+    /// Takes out those who have waited for an identity for too long, which many renewals may be before.
+    pub(super) fn expired_waiting(&mut self, now: Instant) -> Vec<Order> {
+        let grace = self.tools.timing.seconds(GRACE);
+        let mut expired = Vec::new();
+        for known in &mut self.known {
+            expired.extend(
+                known
+                    .waiting
+                    .extract_if(.., |order| order.by + grace <= now),
+            );
+        }
+        expired
+    }
+
+    /// When the next of those who wait for an identity has waited for too long.
+    pub(super) fn next_waiting_expiry(&self) -> Option<Instant> {
+        let grace = self.tools.timing.seconds(GRACE);
+        let waiting = self.known.iter().flat_map(|known| &known.waiting);
+        waiting.map(|order| order.by + grace).min()
     }
 
     /// A client has written or deleted this certificate.

@@ -174,7 +174,7 @@ impl Work<'_> {
             Step::ReadBack => self.read_back(),
             Step::MoveKey => {
                 let moved = self.move_key(self.new.as_ref().map(|new| &new.chain));
-                self.done(moved, "failed to import new key")
+                self.done(moved.map(drop), "failed to import new key")
             }
             Step::CompareKeys => self.compare_keys(),
             Step::RestoreCertificate => self.restore(),
@@ -295,24 +295,26 @@ impl Work<'_> {
     fn finish_move(&mut self) -> Answer {
         self.touched = true;
         let moved = self.move_key(self.old.as_ref().map(|old| &old.chain));
-        if moved.is_ok() {
+        let moved = moved.map(|key| {
             log::info!(
                 "An interrupted rotation of the EST identity {} is complete.",
                 self.task.names.cert
             );
-            self.key = self.temporary.take();
-        }
+            // The handle with the temporary id names nothing now, or the next temporary key.
+            self.temporary = None;
+            self.key = Some(key);
+        });
         self.done(moved, "failed to import new key")
     }
 
-    /// Moves the temporary key onto *K*, and sees that it got there: a key library may not be able to.
-    fn move_key(&self, chain: Option<&Chain>) -> Result<(), keys::Error> {
+    /// Moves the temporary key onto *K*, and sees that it got there: a key library may not be able to. Answers what is *K* then.
+    fn move_key(&self, chain: Option<&Chain>) -> Result<PKey<Private>, keys::Error> {
         let (tools, names) = (&self.shared.tools, &self.task.names);
         tools
             .keys
             .move_key_pair(&names.temporary_key(), &names.key)?;
         match keys::load(tools, &names.key)? {
-            Some(key) if chain.is_some_and(|chain| chain.is_for(&key)) => Ok(()),
+            Some(key) if chain.is_some_and(|chain| chain.is_for(&key)) => Ok(key),
             _ => Err(keys::Error::NotMoved),
         }
     }
