@@ -154,7 +154,7 @@ fn cs_35_a_server_that_is_not_trusted_gets_nothing() {
     ] {
         let seen = bench.est.last_request();
         bench.est.add_fault(Fault::always(action)).unwrap();
-        fails(&bench, &before, "is not trusted");
+        fails(&bench, &before, "trusted_certs in [cert_issuance.est]");
         bench.est.clear_faults();
         assert_eq!(bench.est.last_request(), seen, "nothing was sent");
     }

@@ -46,7 +46,15 @@ impl fmt::Display for Failure {
             Self::Server {
                 failure,
                 way: Some(error),
-            } => write!(f, "{}: {error}", failure.operation),
+            } => {
+                write!(f, "{}: {error}", failure.operation)?;
+                if error.kind() == client::Kind::Untrusted {
+                    f.write_str(
+                        "; for EST servers alone, add the id of that CA certificate to trusted_certs in [cert_issuance.est]",
+                    )?;
+                }
+                Ok(())
+            }
             Self::Server { failure, way: None } => failure.fmt(f),
             Self::WrongKey => f.write_str(
                 "the EST server answered with certificates for other keys than that of the request; look at its log",
