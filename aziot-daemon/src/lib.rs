@@ -6,6 +6,7 @@ pub mod certd;
 pub mod client;
 pub mod clock;
 pub mod config_files;
+pub mod configuration;
 pub mod identityd;
 pub mod keyd;
 pub mod lanes;

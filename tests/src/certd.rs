@@ -57,7 +57,7 @@ impl Services {
     /// A connection as the user the tests run as.
     #[must_use]
     pub fn connect(&self) -> Client {
-        Client::connect(self.certd.socket())
+        self.certd.connect()
     }
 
     /// A connection as another user.
@@ -66,9 +66,7 @@ impl Services {
     /// When that is not possible; ask [`crate::users::can_change`] first.
     #[must_use]
     pub fn connect_as(&self, uid: u32) -> Client {
-        let stream =
-            users::connect_as(uid, self.certd.socket()).expect("a connection as another user");
-        Client::over(stream).expect("a connection")
+        self.certd.connect_as(uid)
     }
 
     /// Sends a request with or without a JSON body over a connection of its own.

@@ -13,8 +13,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::binaries;
-use crate::client::{PATIENCE, eventually};
+use crate::client::{Client, PATIENCE, eventually};
 use crate::root::Root;
+use crate::users;
 
 /// The first descriptor that a service manager passes.
 const FIRST_FD: RawFd = 3;
@@ -359,6 +360,22 @@ impl Daemon {
     #[must_use]
     pub fn socket(&self) -> &Path {
         &self.socket
+    }
+
+    /// A connection as the user the tests run as.
+    #[must_use]
+    pub fn connect(&self) -> Client {
+        Client::connect(self.socket())
+    }
+
+    /// A connection as another user.
+    ///
+    /// # Panics
+    /// When that is not possible; ask [`users::can_change`] first.
+    #[must_use]
+    pub fn connect_as(&self, uid: u32) -> Client {
+        let stream = users::connect_as(uid, self.socket()).expect("a connection as another user");
+        Client::over(stream).expect("a connection")
     }
 
     /// Its log.

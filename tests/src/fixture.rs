@@ -198,7 +198,7 @@ impl Keyd {
     /// A connection as the user the tests run as.
     #[must_use]
     pub fn connect(&self) -> Client {
-        Client::connect(self.daemon.socket())
+        self.daemon.connect()
     }
 
     /// A connection as another user.
@@ -207,9 +207,7 @@ impl Keyd {
     /// When that is not possible; ask [`crate::users::can_change`] first.
     #[must_use]
     pub fn connect_as(&self, uid: u32) -> Client {
-        let stream = crate::users::connect_as(uid, self.daemon.socket())
-            .expect("a connection as another user");
-        Client::over(stream).expect("a connection")
+        self.daemon.connect_as(uid)
     }
 
     /// `GET` a path under [`VERSION`].

@@ -2,8 +2,10 @@
 //!
 //! [`Document::load`] refuses a document that is not sound: a reference into the void, an example that its schema does not
 //! allow, a keyword that nothing checks. [`Document::operation`] finds the description of a request, [`Operation::check`]
-//! compares an answer with it, and [`Coverage`] tells which promises have not been seen kept.
+//! compares an answer with it, [`Coverage`] tells which promises have not been seen kept, and a [`probe::Probe`] makes the requests
+//! that any service has to be asked.
 
+pub mod probe;
 pub mod schema;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +15,7 @@ use serde_json::{Map, Value};
 
 use crate::binaries;
 use crate::client::Response;
+use probe::Routes;
 use schema::{Schema, Unnamed};
 
 /// The methods of the services.
@@ -102,6 +105,19 @@ impl Document {
         &self.operations
     }
 
+    /// The operations as routes.
+    #[must_use]
+    pub fn routes(&self) -> Routes {
+        let routes = self.operations.iter().map(|operation| {
+            (
+                operation.method.clone(),
+                operation.path.clone(),
+                operation.versions.clone(),
+            )
+        });
+        routes.collect()
+    }
+
     /// The operation of a request; `target` may have a query.
     #[must_use]
     pub fn operation(&self, method: &str, target: &str) -> Option<&Operation> {
@@ -169,6 +185,20 @@ impl Operation {
         } else {
             fail(&found.join("; "))
         }
+    }
+
+    /// Whether it judges a body, be it one that it does not need.
+    #[must_use]
+    pub fn judges_body(&self) -> bool {
+        self.responses.contains_key(&422)
+    }
+
+    /// The status and the content that have an example of this name, which belongs to the example of a request.
+    #[must_use]
+    pub fn example(&self, name: &str) -> Option<(u16, &Value)> {
+        self.responses.iter().find_map(|(status, promise)| {
+            Some((*status, promise.content.as_ref()?.examples.get(name)?))
+        })
     }
 
     /// What the schema of the body has against `body`.

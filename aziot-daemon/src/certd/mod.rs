@@ -37,7 +37,7 @@ use self::status::{Report, Seen};
 use self::target::Target;
 use self::tools::Tools;
 use self::writes::{Change, Write, Writes};
-use crate::config_files::ConfigFiles;
+use crate::configuration::{Configuration, Reading};
 use crate::lanes::Lane;
 use crate::outcome::Fatal;
 use crate::paths::{Root, Service as Which};
@@ -52,12 +52,9 @@ use crate::timing::Timing;
 pub fn run() -> Result<(), Fatal> {
     let passed = server::passed().map_err(Fatal::service)?;
     let root = Root::from_env().map_err(Fatal::config)?;
-    let files = ConfigFiles::of(Which::Certd, &root);
-    let watch = server::watch_configuration(&files.file, &files.directory);
-    let settings = settings::load(&files, &root.places()).map_err(|error| Fatal {
-        top: "could not read config",
-        error,
-    })?;
+    let configuration = Configuration::of(Which::Certd, &root, settings::load);
+    let watch = configuration.watch();
+    let settings = configuration.load()?;
     let timing = Timing::from_env();
     let tools = Tools::new(&settings, timing).map_err(Fatal::config)?;
     let setup = Setup {
@@ -68,16 +65,13 @@ pub fn run() -> Result<(), Fatal> {
         timing,
         announce: true,
     };
-    server::serve(|_| Certd::new(settings, tools, files, root), setup).map_err(Fatal::service)
+    server::serve(|_| Certd::new(settings, tools, configuration), setup).map_err(Fatal::service)
 }
 
 /// The Certificates Service.
 pub struct Certd {
     settings: Arc<Settings>,
-    files: ConfigFiles,
-    root: Root,
-    /// Counts readings of the configuration: the last one counts, also when it is done first.
-    readings: u64,
+    configuration: Configuration<Settings>,
     tools: Arc<Tools>,
     est: Est,
     orders: Orders,
@@ -89,7 +83,7 @@ pub struct Certd {
 /// What comes back from jobs.
 pub enum Event {
     /// The configuration was read again.
-    Config(u64, Result<Box<Settings>, String>),
+    Config(Reading<Settings>),
     /// Something about EST.
     Est(est::Event),
     /// A certificate was issued, or could not be.
@@ -114,13 +108,11 @@ pub enum Event {
 }
 
 impl Certd {
-    fn new(settings: Settings, tools: Tools, files: ConfigFiles, root: Root) -> Self {
+    fn new(settings: Settings, tools: Tools, configuration: Configuration<Settings>) -> Self {
         let tools = Arc::new(tools);
         Self {
             settings: Arc::new(settings),
-            files,
-            root,
-            readings: 0,
+            configuration,
             est: Est::new(Arc::clone(&tools)),
             tools,
             orders: Orders::default(),
@@ -203,15 +195,9 @@ impl Certd {
         Ok(())
     }
 
-    fn config_read(&mut self, result: Result<Box<Settings>, String>, cx: &mut Context<'_, Self>) {
-        let new = match result {
-            Ok(new) => new,
-            Err(error) => {
-                log::warn!(
-                    "Detected config file update, but new config failed to parse. Error: {error}"
-                );
-                return;
-            }
+    fn config_read(&mut self, reading: Reading<Settings>, cx: &mut Context<'_, Self>) {
+        let Some(new) = self.configuration.taken(reading) else {
+            return;
         };
         let changed = *new != *self.settings;
         if changed {
@@ -293,8 +279,7 @@ impl Service for Certd {
 
     fn event(&mut self, event: Event, cx: &mut Context<'_, Self>) {
         match event {
-            Event::Config(reading, _) if reading != self.readings => {}
-            Event::Config(_, result) => self.config_read(result, cx),
+            Event::Config(reading) => self.config_read(reading, cx),
             Event::Est(event) => {
                 self.est.event(event, cx);
                 // Its jobs write certificates too.
@@ -328,18 +313,6 @@ impl Service for Certd {
     }
 
     fn reload(&mut self, cx: &mut Context<'_, Self>) {
-        let (files, places) = (self.files.clone(), self.root.places());
-        self.readings += 1;
-        let reading = self.readings;
-        let read = cx.run(Lane::Local, move || {
-            let result = settings::load(&files, &places).map(Box::new);
-            let result = result.map_err(|error| crate::keyd::settings::chain(error.as_ref()));
-            Event::Config(reading, result)
-        });
-        if read.is_err() {
-            log::warn!(
-                "could not read the changed configuration: the service is too busy; send SIGHUP to try again"
-            );
-        }
+        self.configuration.read_again(cx, Event::Config);
     }
 }

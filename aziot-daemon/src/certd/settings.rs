@@ -1,45 +1,26 @@
 //! The configuration, as far as this service makes something of it.
 
 use std::error::Error as StdError;
-use std::ffi::OsStr;
-use std::fmt;
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::PathBuf;
 
 use aziot_core::access::Principals;
+use aziot_core::config::Places;
 use aziot_core::config::certd::{Principal, Settings, Subject};
-use aziot_core::config::{Endpoint, Places};
 use aziot_crypto::x509::name;
 
 use crate::config_files::ConfigFiles;
-
-/// The Keys Service must be reached through a socket file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unusable;
-
-impl fmt::Display for Unusable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("bad settings: `endpoints.aziot_keyd` has to be a unix:// URI with the path of a socket")
-    }
-}
-
-impl StdError for Unusable {}
+use crate::configuration::{decoded, keys_socket};
 
 /// Reads, decodes and checks the configuration; what is suspicious in it is logged.
 ///
 /// # Errors
 /// What keeps it from being used, with file, line and column where there is one.
 pub fn load(files: &ConfigFiles, places: &Places) -> Result<Settings, Box<dyn StdError>> {
-    let merged = files.load()?;
-    let loaded = Settings::read(&merged, places)?;
-    for warning in &loaded.warnings {
+    let settings = decoded(files, |merged| Settings::read(merged, places))?;
+    for warning in subject_warnings(&settings) {
         log::warn!("{warning}");
     }
-    for warning in subject_warnings(&loaded.settings) {
-        log::warn!("{warning}");
-    }
-    keys_socket(&loaded.settings)?;
-    Ok(loaded.settings)
+    keys_socket(&settings.keyd_endpoint)?;
+    Ok(settings)
 }
 
 /// What is wrong with configured subjects. Each certificate with such a subject fails to be issued.
@@ -64,17 +45,6 @@ fn subject_warnings(settings: &Settings) -> Vec<String> {
         }
     }
     warnings
-}
-
-/// The socket of the Keys Service.
-///
-/// # Errors
-/// [`Unusable`].
-pub fn keys_socket(settings: &Settings) -> Result<PathBuf, Unusable> {
-    match &settings.keyd_endpoint {
-        Endpoint::Unix(path) => Ok(OsStr::from_bytes(path).into()),
-        _ => Err(Unusable),
-    }
 }
 
 /// The settings that differ and take effect at the next start only, by name.

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use aziot_core::config::certd::Settings;
 
-use super::settings::{Unusable, keys_socket};
 use super::store::Store;
 use crate::client::{Deadlines, KeysClient, Patience};
+use crate::configuration::{NoKeysSocket, keys_socket};
 use crate::locks::Locks;
 use crate::timing::Timing;
 
@@ -33,9 +33,9 @@ impl Tools {
     /// umask of a process can only be read by changing it for a moment.
     ///
     /// # Errors
-    /// [`Unusable`] when the Keys Service is not at a socket file.
-    pub fn new(settings: &Settings, timing: Timing) -> Result<Self, Unusable> {
-        let keys_socket = keys_socket(settings)?;
+    /// [`NoKeysSocket`] when the Keys Service is not at a socket file.
+    pub fn new(settings: &Settings, timing: Timing) -> Result<Self, NoKeysSocket> {
+        let keys_socket = keys_socket(&settings.keyd_endpoint)?;
         Ok(Self {
             keys: KeysClient::with(&keys_socket, deadlines(&timing), Patience::default()),
             keys_socket,

@@ -50,7 +50,7 @@ use self::tools::Tools;
 use self::writes::Writes;
 use crate::client::KeyHandle;
 use crate::clock;
-use crate::config_files::ConfigFiles;
+use crate::configuration::{Configuration, Reading};
 use crate::lanes::Lane;
 use crate::outcome::Fatal;
 use crate::paths::{Root, Service as Which};
@@ -79,12 +79,9 @@ const IDLE_SECONDS: u64 = 60;
 pub fn run() -> Result<(), Fatal> {
     let passed = server::passed().map_err(Fatal::service)?;
     let root = Root::from_env().map_err(Fatal::config)?;
-    let files = ConfigFiles::of(Which::Identityd, &root);
-    let watch = server::watch_configuration(&files.file, &files.directory);
-    let settings = settings::load(&files, &root.places()).map_err(|error| Fatal {
-        top: "could not read config",
-        error,
-    })?;
+    let configuration = Configuration::of(Which::Identityd, &root, settings::load);
+    let watch = configuration.watch();
+    let settings = configuration.load()?;
     let timing = Timing::from_env();
     let state = State::open(&settings.homedir)
         .inspect_err(|error| log::error!("Failed to create home directory: {error}"))
@@ -98,15 +95,17 @@ pub fn run() -> Result<(), Fatal> {
         timing,
         announce: false,
     };
-    server::serve(|_| Identityd::new(settings, tools, files, root), setup).map_err(Fatal::service)
+    server::serve(
+        |_| Identityd::new(settings, tools, configuration, root),
+        setup,
+    )
+    .map_err(Fatal::service)
 }
 
 /// The Identity Service.
 pub struct Identityd {
     settings: Arc<Settings>,
-    files: ConfigFiles,
-    /// Counts readings of the configuration: the last one counts, also when it is done first.
-    readings: u64,
+    configuration: Configuration<Settings>,
     root: Root,
     callers: Callers,
     tools: Arc<Tools>,
@@ -129,7 +128,7 @@ struct Held {
 /// What comes back from jobs.
 pub enum Event {
     /// The configuration was read again.
-    Config(u64, Result<Box<Settings>, String>),
+    Config(Reading<Settings>),
     /// There is a device identity, or another one.
     Device(Option<Arc<Device>>),
     /// The look-up of the device's key handle.
@@ -162,13 +161,17 @@ pub enum Event {
 }
 
 impl Identityd {
-    fn new(settings: Settings, tools: Tools, files: ConfigFiles, root: Root) -> Self {
+    fn new(
+        settings: Settings,
+        tools: Tools,
+        configuration: Configuration<Settings>,
+        root: Root,
+    ) -> Self {
         let link = Link::new(tools.timing.scale);
         Self {
             callers: settings::callers(&settings),
             settings: Arc::new(settings),
-            files,
-            readings: 0,
+            configuration,
             root,
             tools: Arc::new(tools),
             device: None,
@@ -408,15 +411,9 @@ impl Identityd {
         self.release_held(cx);
     }
 
-    fn config_read(&mut self, result: Result<Box<Settings>, String>, cx: &mut Context<'_, Self>) {
-        let new = match result {
-            Ok(new) => new,
-            Err(error) => {
-                log::warn!(
-                    "Detected config file update, but new config failed to parse. Error: {error}"
-                );
-                return;
-            }
+    fn config_read(&mut self, reading: Reading<Settings>, cx: &mut Context<'_, Self>) {
+        let Some(new) = self.configuration.taken(reading) else {
+            return;
         };
         if *new == *self.settings {
             return;
@@ -530,8 +527,7 @@ impl Service for Identityd {
 
     fn event(&mut self, event: Event, cx: &mut Context<'_, Self>) {
         match event {
-            Event::Config(reading, _) if reading != self.readings => {}
-            Event::Config(_, result) => self.config_read(result, cx),
+            Event::Config(reading) => self.config_read(reading, cx),
             Event::Device(device) => self.adopt(device, cx),
             Event::Handle {
                 serial,
@@ -566,18 +562,6 @@ impl Service for Identityd {
     }
 
     fn reload(&mut self, cx: &mut Context<'_, Self>) {
-        let (files, places) = (self.files.clone(), self.root.places());
-        self.readings += 1;
-        let reading = self.readings;
-        let read = cx.run(Lane::Local, move || {
-            let result = settings::load(&files, &places).map(Box::new);
-            let result = result.map_err(|error| crate::keyd::settings::chain(error.as_ref()));
-            Event::Config(reading, result)
-        });
-        if read.is_err() {
-            log::warn!(
-                "could not read the changed configuration: the service is too busy; send SIGHUP to try again"
-            );
-        }
+        self.configuration.read_again(cx, Event::Config);
     }
 }

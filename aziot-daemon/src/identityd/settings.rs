@@ -1,18 +1,17 @@
 //! The configuration, as far as this service makes something of it.
 
 use std::error::Error as StdError;
-use std::ffi::OsStr;
 use std::fmt;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 use aziot_core::config::identityd::{
     Attestation, Authentication, IdType, Principal, Settings, Source,
 };
-use aziot_core::config::{self, Endpoint, Places};
+use aziot_core::config::{self, Places};
 
 use super::callers::{self, Callers, IdTypes};
 use crate::config_files::ConfigFiles;
+use crate::configuration::{self, NoKeysSocket, decoded};
 
 /// A configuration that is well formed, but that this service cannot follow.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +24,7 @@ pub enum Unusable {
         value: &'static str,
     },
     /// The Keys Service must be reached through a socket file.
-    KeysEndpoint,
+    KeysEndpoint(NoKeysSocket),
 }
 
 impl fmt::Display for Unusable {
@@ -35,9 +34,7 @@ impl fmt::Display for Unusable {
                 f,
                 "bad settings: `{key} = {value:?}` is not supported by this build yet; use a symmetric key"
             ),
-            Self::KeysEndpoint => {
-                f.write_str("bad settings: `endpoints.aziot_keyd` has to be a unix:// URI with the path of a socket")
-            }
+            Self::KeysEndpoint(error) => error.fmt(f),
         }
     }
 }
@@ -49,13 +46,9 @@ impl StdError for Unusable {}
 /// # Errors
 /// What keeps it from being used, with file, line and column where there is one.
 pub fn load(files: &ConfigFiles, places: &Places) -> Result<Settings, Box<dyn StdError>> {
-    let merged = files.load()?;
-    let loaded = Settings::read(&merged, places)?;
-    for warning in &loaded.warnings {
-        log::warn!("{warning}");
-    }
-    check(&loaded.settings)?;
-    Ok(loaded.settings)
+    let settings = decoded(files, |merged| Settings::read(merged, places))?;
+    check(&settings)?;
+    Ok(settings)
 }
 
 /// Whether this service can do what the settings say.
@@ -95,10 +88,7 @@ pub fn check(settings: &Settings) -> Result<(), Unusable> {
 /// # Errors
 /// [`Unusable::KeysEndpoint`].
 pub fn keys_socket(settings: &Settings) -> Result<PathBuf, Unusable> {
-    match &settings.endpoints.keyd {
-        Endpoint::Unix(path) => Ok(OsStr::from_bytes(path).into()),
-        _ => Err(Unusable::KeysEndpoint),
-    }
+    configuration::keys_socket(&settings.endpoints.keyd).map_err(Unusable::KeysEndpoint)
 }
 
 /// The endpoint as the listener wants it.

@@ -23,7 +23,7 @@ use self::library::{CallError, Library, Mode, Place, Report};
 use self::operation::{Answer, Call, Failure, Work};
 use self::status::{About, Told, Waiting};
 use self::task::{Task, job, lane};
-use crate::config_files::ConfigFiles;
+use crate::configuration::{Configuration, Reading};
 use crate::lanes::Lane;
 use crate::outcome::Fatal;
 use crate::paths::{Root, Service as Which};
@@ -42,12 +42,9 @@ const SMALL_BODY: usize = 16 * 1024;
 pub fn run() -> Result<(), Fatal> {
     let passed = server::passed().map_err(Fatal::service)?;
     let root = Root::from_env().map_err(Fatal::config)?;
-    let files = ConfigFiles::of(Which::Keyd, &root);
-    let watch = server::watch_configuration(&files.file, &files.directory);
-    let settings = settings::load(&files, &root.places()).map_err(|error| Fatal {
-        top: "could not read config",
-        error,
-    })?;
+    let configuration = Configuration::of(Which::Keyd, &root, settings::load);
+    let watch = configuration.watch();
+    let settings = configuration.load()?;
     let library = settings::open_library(&settings).map_err(Fatal::service)?;
     let setup = Setup {
         endpoint: settings::endpoint(&settings.endpoint),
@@ -57,7 +54,7 @@ pub fn run() -> Result<(), Fatal> {
         timing: Timing::from_env(),
         announce: true,
     };
-    server::serve(|_| Keyd::new(library, settings, files, root), setup).map_err(Fatal::service)
+    server::serve(|_| Keyd::new(library, settings, configuration), setup).map_err(Fatal::service)
 }
 
 /// The Keys Service.
@@ -68,15 +65,12 @@ pub struct Keyd {
     settings: Settings,
     /// The principals of the settings.
     grants: Arc<Grants>,
-    files: ConfigFiles,
-    root: Root,
+    configuration: Configuration<Settings>,
     about: About,
     reports: Waiting,
     /// Request bodies are decoded in place, so the attempt in the loop works on a copy.
     copy: Vec<u8>,
     work: Work,
-    /// Counts readings of the configuration: the last one counts, also when it is done first.
-    readings: u64,
 }
 
 /// What comes back from workers.
@@ -86,7 +80,7 @@ pub enum Event {
     /// A task has to go on elsewhere.
     Elsewhere(Task, Place),
     /// The configuration was read again.
-    Reloaded(u64, Result<Settings, String>),
+    Reloaded(Reading<Settings>),
     /// The library has told about keys and tokens.
     Reported(RequestId, Result<Report, CallError>),
     /// Left-over files have been removed.
@@ -94,7 +88,7 @@ pub enum Event {
 }
 
 impl Keyd {
-    fn new(library: Library, settings: Settings, files: ConfigFiles, root: Root) -> Self {
+    fn new(library: Library, settings: Settings, configuration: Configuration<Settings>) -> Self {
         let about = About {
             started: server::wall_clock(),
             version: library.version(),
@@ -105,13 +99,11 @@ impl Keyd {
             library: Arc::new(library),
             grants: Arc::new(Grants(settings.principals.clone())),
             settings,
-            files,
-            root,
+            configuration,
             about,
             reports: Waiting::default(),
             copy: Vec::new(),
             work: Work::default(),
-            readings: 0,
         }
     }
 
@@ -292,13 +284,10 @@ impl Service for Keyd {
                     }
                 };
             }
-            // A later reading has begun since, or is done: what this one saw may be older.
-            Event::Reloaded(reading, _) if reading != self.readings => {}
-            Event::Reloaded(_, Ok(settings)) => self.adopt(settings),
-            Event::Reloaded(_, Err(error)) => {
-                log::warn!(
-                    "Detected config file update, but new config failed to parse. Error: {error}"
-                );
+            Event::Reloaded(reading) => {
+                if let Some(settings) = self.configuration.taken(reading) {
+                    self.adopt(*settings);
+                }
             }
             Event::Swept => {}
         }
@@ -317,20 +306,7 @@ impl Service for Keyd {
     }
 
     fn reload(&mut self, cx: &mut Context<'_, Self>) {
-        let (files, places) = (self.files.clone(), self.root.places());
-        self.readings += 1;
-        let reading = self.readings;
-        let read = cx.run(Lane::Local, move || {
-            Event::Reloaded(
-                reading,
-                settings::load(&files, &places).map_err(|error| settings::chain(error.as_ref())),
-            )
-        });
-        if read.is_err() {
-            log::warn!(
-                "could not read the changed configuration: the service is too busy; send SIGHUP to try again"
-            );
-        }
+        self.configuration.read_again(cx, Event::Reloaded);
     }
 }
 

@@ -9,6 +9,7 @@ use aziot_core::config::{self, Places};
 
 use super::library::{Library, LoadError};
 use crate::config_files::ConfigFiles;
+use crate::configuration::decoded;
 use crate::listener::Endpoint;
 
 /// Reads and decodes the configuration; what is suspicious in it is logged.
@@ -16,12 +17,7 @@ use crate::listener::Endpoint;
 /// # Errors
 /// What keeps it from being used, with file, line and column.
 pub fn load(files: &ConfigFiles, places: &Places) -> Result<Settings, Box<dyn Error>> {
-    let merged = files.load()?;
-    let loaded = Settings::read(&merged, places)?;
-    for warning in &loaded.warnings {
-        log::warn!("{warning}");
-    }
-    Ok(loaded.settings)
+    decoded(files, |merged| Settings::read(merged, places))
 }
 
 /// Loads the key library and sends it the parameters, then the preloaded keys, each in byte order of the names.
@@ -40,19 +36,6 @@ pub fn open_library(settings: &Settings) -> Result<Library, LoadError> {
         library.set_parameter(&format!("preloaded_key:{id}"), location, &what)?;
     }
     Ok(library)
-}
-
-/// An error and its causes in one line.
-#[must_use]
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
 }
 
 /// The endpoint as the listener wants it.
