@@ -127,6 +127,38 @@ fn loadgen_counts_every_answer() {
 }
 
 #[test]
+fn loadgen_can_wait_in_a_thread_for_each_connection() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("bare.sock");
+    let server = bare(&socket);
+    let in_threads = |expect: &str| {
+        Command::new(env!("CARGO_BIN_EXE_loadgen"))
+            .args(["--format", "pairs", "--warmup", "0", "--seconds", "0.2"])
+            .args(["--threads", "--connections", "3", "--expect", expect])
+            .arg("--socket")
+            .arg(&socket)
+            .output()
+            .unwrap()
+    };
+    let output = in_threads(r#""signature":"Ixv"#);
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(value(&output, "requests") >= 3.0);
+    assert_eq!(value(&output, "errors"), 0.0);
+    assert!(value(&output, "seconds") >= 0.2);
+    assert!(value(&output, "p50_us") <= value(&output, "max_us"));
+    let wrong = in_threads("another answer");
+    assert!(!wrong.status.success());
+    assert_eq!(value(&wrong, "requests"), 0.0);
+    assert!(value(&wrong, "errors") >= 3.0);
+    drop(server);
+    assert!(!in_threads("").status.success());
+}
+
+#[test]
 fn loadgen_sends_a_request_from_a_file() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("bare.sock");

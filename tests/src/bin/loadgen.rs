@@ -1,8 +1,8 @@
 //! The load generator of the benchmarks: a closed loop over kept-alive connections.
 //!
-//! One thread, one epoll set. Every connection sends a request, waits for the complete answer, and
-//! sends the next one; the time between the two is the latency. It allocates nothing while it
-//! measures and can be pinned to a core, so that two runs differ by what they measure alone.
+//! One thread, one epoll set; or a thread for each connection, as clients are that wait for their answers. Every connection
+//! sends a request, waits for the complete answer, and sends the next one; the time between the two is the latency. It
+//! allocates nothing while it measures and can be pinned to a core, so that two runs differ by what they measure alone.
 
 use std::fs;
 use std::os::unix::net::UnixStream;
@@ -39,6 +39,9 @@ struct Arguments {
     /// Open a new connection for every request.
     #[arg(long)]
     connection_per_request: bool,
+    /// A thread for each connection, which waits for its answers, in place of one for all.
+    #[arg(long, conflicts_with_all = ["connection_per_request", "requests"])]
+    threads: bool,
     /// Count an answer as wrong unless it contains this text.
     #[arg(long)]
     expect: Option<String>,
@@ -87,6 +90,10 @@ fn run(arguments: &Arguments) -> Result<Measured, String> {
         pin(core)?;
     }
 
+    if arguments.threads {
+        let _ = in_threads(arguments, &request, warm_up_for)?;
+        return in_threads(arguments, &request, measure_for);
+    }
     let mut load = Load::new(arguments, &request)?;
     if !warm_up_for.is_zero() {
         load.run(warm_up_for, None)?;
@@ -124,6 +131,25 @@ struct Measured {
     errors: u64,
     seconds: f64,
     latencies: Histogram,
+}
+
+impl Measured {
+    fn new() -> Self {
+        Self {
+            requests: 0,
+            errors: 0,
+            seconds: 0.0,
+            latencies: Histogram::new(),
+        }
+    }
+
+    /// Takes in what was found at the same time.
+    fn add(&mut self, other: &Self) {
+        self.requests += other.requests;
+        self.errors += other.errors;
+        self.seconds = self.seconds.max(other.seconds);
+        self.latencies.add(&other.latencies);
+    }
 }
 
 /// The connections and what they send.
@@ -164,12 +190,7 @@ impl<'a> Load<'a> {
     ///
     /// Requests that are under way at the end are waited for and not counted.
     fn run(&mut self, time: Duration, limit: Option<u64>) -> Result<Measured, String> {
-        let mut result = Measured {
-            requests: 0,
-            errors: 0,
-            seconds: 0.0,
-            latencies: Histogram::new(),
-        };
+        let mut result = Measured::new();
         let mut failures = 0;
         let mut events = [const {
             epoll::Event {
@@ -278,6 +299,39 @@ impl<'a> Load<'a> {
     }
 }
 
+/// Keeps a connection in each of several threads busy for `time`.
+fn in_threads(arguments: &Arguments, request: &[u8], time: Duration) -> Result<Measured, String> {
+    let connections: Result<Vec<_>, _> = (0..arguments.connections)
+        .map(|_| {
+            let stream = connect(&arguments.socket)?;
+            let blocking = stream.set_nonblocking(false).and(Ok(stream));
+            blocking.map_err(|e| format!("cannot connect: {e}"))
+        })
+        .collect();
+    let start = Instant::now();
+    let measured: Vec<Result<Measured, String>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = connections?
+            .into_iter()
+            .map(|stream| {
+                let mut connection = Connection::new(stream);
+                let expect = arguments.expect.as_deref();
+                scope.spawn(move || connection.exchange_for(request, expect, start, time))
+            })
+            .collect();
+        let joined = threads.into_iter().map(|thread| {
+            thread
+                .join()
+                .unwrap_or_else(|_| Err("a thread has panicked".into()))
+        });
+        Ok::<_, String>(joined.collect())
+    })?;
+    let mut all = Measured::new();
+    for one in measured {
+        all.add(&one?);
+    }
+    Ok(all)
+}
+
 /// Room for one answer; the services' answers to the requests sent here are far smaller.
 const ANSWER_SIZE: usize = 64 * 1024;
 
@@ -359,6 +413,41 @@ impl Connection {
         let good = head.get(8..10) == Some(b" 2")
             && expect.is_none_or(|text| find(body, text.as_bytes()).is_some());
         if good { Received::Good } else { Received::Bad }
+    }
+
+    /// Sends the request and waits for the answer, again and again.
+    fn exchange_for(
+        &mut self,
+        request: &[u8],
+        expect: Option<&str>,
+        start: Instant,
+        time: Duration,
+    ) -> Result<Measured, String> {
+        let mut result = Measured::new();
+        let elapsed = loop {
+            self.send(request)
+                .map_err(|e| format!("cannot send: {e}"))?;
+            let received = loop {
+                match self.receive(expect) {
+                    Received::Partly => {}
+                    received => break received,
+                }
+            };
+            let now = Instant::now();
+            match received {
+                Received::Good => {
+                    result.requests += 1;
+                    result.latencies.record(now - self.sent_at);
+                }
+                Received::Bad | Received::Partly => result.errors += 1,
+                Received::Closed => return Err(self.last_answer()),
+            }
+            if now - start >= time {
+                break now - start;
+            }
+        };
+        result.seconds = elapsed.as_secs_f64();
+        Ok(result)
     }
 
     fn last_answer(&self) -> String {
@@ -454,6 +543,14 @@ impl Histogram {
         self.buckets[Self::bucket(nanos)] += 1;
         self.count += 1;
         self.max = self.max.max(latency);
+    }
+
+    fn add(&mut self, other: &Self) {
+        for (sum, more) in self.buckets.iter_mut().zip(&other.buckets) {
+            *sum += more;
+        }
+        self.count += other.count;
+        self.max = self.max.max(other.max);
     }
 
     /// The latency that `share` (0 to 1) of the requests did not exceed; zero without any.

@@ -49,6 +49,8 @@ pub struct Load<'a> {
     pub expect: &'a str,
     pub connections: u32,
     pub connection_per_request: bool,
+    /// A thread for each connection, as clients are that wait for their answers.
+    pub threads: bool,
 }
 
 /// What the load generator found.
@@ -68,6 +70,7 @@ impl<'a> Load<'a> {
             expect: "",
             connections: CONNECTIONS,
             connection_per_request: false,
+            threads: false,
         }
     }
 
@@ -104,6 +107,9 @@ impl<'a> Load<'a> {
         }
         if self.connection_per_request {
             command.arg("--connection-per-request");
+        }
+        if self.threads {
+            command.arg("--threads");
         }
         let output = command
             .output()

@@ -156,6 +156,27 @@ fn sign(plan: &Plan, table: &mut Table) -> Result<(), String> {
         ours.p99,
     );
 
+    let waiting = Load {
+        threads: true,
+        ..load
+    };
+    let (floor, ours) = in_turns(&waiting, &bare, &keyd)?;
+    let what = "sign HMAC-SHA256, 8 clients with a thread each";
+    table.figure(
+        &format!("{what}: server CPU"),
+        Unit::Microseconds,
+        &Goal::None,
+        Some(floor.cpu),
+        ours.cpu,
+    );
+    table.figure(
+        &format!("{what}: rate"),
+        Unit::PerSecond,
+        &Goal::None,
+        Some(floor.rate),
+        ours.rate,
+    );
+
     let load = Load {
         connection_per_request: true,
         ..load
