@@ -493,7 +493,8 @@ fn beside_the_pkcs11_engine() {
     fs::write(bench.path("digest"), [7; 32]).unwrap();
     for [first, second] in [["aziot_keys", "pkcs11"], ["pkcs11", "aziot_keys"]] {
         let configuration = format!(
-            "openssl_conf = init\n[init]\nengines = engines\n[engines]\n{first} = {first}\n{second} = {second}\n{}{}",
+            "openssl_conf = init\n[init]\nengines = engines\n[engines]\n{first} = {first}\n{second} = {second}\n{}{}\
+             [req]\ndistinguished_name = name\n[name]\n",
             section(first),
             section(second)
         );
