@@ -12,7 +12,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::string::FromUtf8Error;
 
-use aziot_core::config::{self, DOCUMENT_BYTES, DOCUMENTS, MERGED_BYTES, Merged, Problem};
+use aziot_core::config::{DOCUMENT_BYTES, DOCUMENTS, MERGED_BYTES, Merged, Problem};
 use zeroize::Zeroizing;
 
 use crate::paths::{Root, Service};
@@ -297,71 +297,6 @@ pub fn read_file(path: &Path) -> Result<Document, ReadError> {
     })
 }
 
-/// Reads, merges and decodes the configuration of a service.
-///
-/// # Errors
-///
-/// The files cannot be read or merged ([`LoadError::Read`]), or the settings are invalid ([`LoadError::Invalid`]).
-pub fn load<T>(
-    files: &ConfigFiles,
-    decode: impl FnOnce(&Merged) -> Result<config::Loaded<T>, config::Invalid>,
-) -> Result<Loaded<T>, LoadError> {
-    let read = files.read().map_err(LoadError::Read)?;
-    let merged = merge(&read).map_err(LoadError::Read)?;
-    let config::Loaded { settings, warnings } = decode(&merged).map_err(LoadError::Invalid)?;
-    let used = read
-        .documents
-        .iter()
-        .map(|document| document.path.clone())
-        .collect();
-    Ok(Loaded {
-        settings,
-        warnings,
-        skipped: read.skipped,
-        files: used,
-    })
-}
-
-/// What [`load`] found.
-#[derive(Clone, Debug)]
-pub struct Loaded<T> {
-    /// The settings.
-    pub settings: T,
-    /// What should be logged as a warning.
-    pub warnings: Vec<Problem>,
-    /// Entries of the directory that were skipped.
-    pub skipped: Vec<Skipped>,
-    /// The files used, in the order they were merged.
-    pub files: Vec<PathBuf>,
-}
-
-/// Why [`load`] failed.
-#[derive(Debug)]
-pub enum LoadError {
-    /// The files could not be read or merged.
-    Read(ReadError),
-    /// The settings are invalid. Displays as `could not read config`; the problems are the source, one per line.
-    Invalid(config::Invalid),
-}
-
-impl fmt::Display for LoadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Read(error) => error.fmt(f),
-            Self::Invalid(_) => f.write_str("could not read config"),
-        }
-    }
-}
-
-impl std::error::Error for LoadError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Read(error) => error.source(),
-            Self::Invalid(invalid) => Some(invalid),
-        }
-    }
-}
-
 /// A file or directory that is not there. An empty path is not there either.
 fn is_absent(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound
@@ -540,15 +475,12 @@ mod tests {
         )
         .unwrap();
         let decode = |merged: &Merged| keyd::Settings::read(merged, &Places::default());
-        let loaded = load(&files, decode).unwrap();
+        let loaded = decode(&files.load().unwrap()).unwrap();
         assert_eq!(loaded.settings.max_requests, 6);
         assert_eq!(loaded.settings.principals.len(), 2);
-        assert_eq!(loaded.files, [files.file.clone(), drop_in.clone()]);
 
         fs::write(&drop_in, "\n\nmax_requests = \"6\"\n").unwrap();
-        let error = load(&files, decode).err().unwrap();
-        assert_eq!(error.to_string(), "could not read config");
-        let cause = error.source().unwrap().to_string();
+        let cause = decode(&files.load().unwrap()).err().unwrap().to_string();
         assert!(
             cause.starts_with(&format!("{}:3:16: ", drop_in.display())),
             "{cause}"

@@ -157,48 +157,39 @@ fn sign(plan: &Plan, table: &mut Table) -> Result<(), String> {
     );
 
     // The ratio of rates is what the load generator makes of it. Clients of the service wait for their answers, in a thread or a
-    // process of their own, and so do these.
+    // process of their own, and so do those that the goal is for.
     let waiting = Load {
         threads: true,
         ..load
     };
-    let (floor, ours) = in_turns(&waiting, &bare, &keyd)?;
-    let what = "sign HMAC-SHA256, 8 clients with a thread each";
-    table.figure(
-        &format!("{what}: server CPU"),
-        Unit::Microseconds,
-        &Goal::None,
-        Some(floor.cpu),
-        ours.cpu,
-    );
-    table.figure(
-        &format!("{what}: rate"),
-        Unit::PerSecond,
-        &Goal::FloorTimes(0.6),
-        Some(floor.rate),
-        ours.rate,
-    );
-
-    let load = Load {
+    let new_each_time = Load {
         connection_per_request: true,
         ..load
     };
-    let (floor, ours) = in_turns(&load, &bare, &keyd)?;
-    let what = "sign HMAC-SHA256, a connection per request";
-    table.figure(
-        &format!("{what}: server CPU"),
-        Unit::Microseconds,
-        &Goal::None,
-        Some(floor.cpu),
-        ours.cpu,
-    );
-    table.figure(
-        &format!("{what}: rate"),
-        Unit::PerSecond,
-        &Goal::None,
-        Some(floor.rate),
-        ours.rate,
-    );
+    for (what, load, goal) in [
+        (
+            "8 clients with a thread each",
+            waiting,
+            Goal::FloorTimes(0.6),
+        ),
+        ("a connection per request", new_each_time, Goal::None),
+    ] {
+        let (floor, ours) = in_turns(&load, &bare, &keyd)?;
+        table.figure(
+            &format!("sign HMAC-SHA256, {what}: server CPU"),
+            Unit::Microseconds,
+            &Goal::None,
+            Some(floor.cpu),
+            ours.cpu,
+        );
+        table.figure(
+            &format!("sign HMAC-SHA256, {what}: rate"),
+            Unit::PerSecond,
+            &goal,
+            Some(floor.rate),
+            ours.rate,
+        );
+    }
 
     Ok(())
 }
